@@ -1,0 +1,395 @@
+"""The one loop: propose, guard, measure, judge, with every step in the ledger.
+
+OpenEvolve's parts do the evolving (population, islands, LLM ensemble); this loop drives
+them in one process and measures in killable workers. It is deterministic: a proposal
+for iteration i is made on the population as it stands after the admission of iteration
+i - `in_flight`, results are admitted in order, and neither the number of workers nor
+their timing changes a choice. Resuming is running again: what the ledger holds
+(replies, guard reports, runs) is used instead of asked for, so the loop arrives at
+exactly the state it was killed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evolution.config import EvolveConfig
+from evolution.confirmation import confirm, make_plan
+from evolution.fitness import Cell, combined_score, paired_gain
+from evolution.guarding import Guarding
+from evolution.measurement import Measurement
+from evolution.population import Population
+from evolution.proposing import EndpointClient, Proposing
+from evolution.stages import RunFactory, Stage
+from frameworks.program import Program
+
+if TYPE_CHECKING:
+    from evolution.ledger import Ledger
+    from frameworks.registry import Framework
+    from training.outcome import Outcome
+
+Listener = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """A candidate in the running search: its program, where it came from, its completed losses."""
+
+    program: Program
+    iteration: int
+    parent: str | None
+    island: int
+    changes: str
+    losses: dict[Cell, float]
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an evolution ended with.
+
+    Attributes:
+        verdicts: `analysis.promotion.Verdict` as JSON, one a shortlisted candidate; empty when nothing led.
+        n_candidates: distinct candidates measured without failure, the reference not counted.
+        sentence: the end in plain words.
+    """
+
+    verdicts: tuple[Mapping[str, Any], ...]
+    n_candidates: int
+    sentence: str
+
+
+class Evolution:
+    """One evolution over open resources; `evolution.session` opens and closes them.
+
+    Args:
+        config: the run's configuration.
+        framework: what evolves.
+        stages: where candidates are measured in the search.
+        confirmation_sizes: where the shortlist is confirmed.
+        factory, ledger, measurement, guarding: the run's parts.
+        client: the endpoint; None in a replay.
+        proposer_name: recorded with every proposal.
+        listener: called with (event, payload) as things happen.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: EvolveConfig,
+        framework: Framework,
+        stages: tuple[Stage, ...],
+        confirmation_sizes: tuple[str, ...],
+        factory: RunFactory,
+        ledger: Ledger,
+        measurement: Measurement,
+        guarding: Guarding,
+        client: EndpointClient | None,
+        proposer_name: str,
+        start: Program | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self._config = config
+        self._framework = framework
+        self._in_loop = tuple(stage for stage in stages if stage.in_loop)
+        self._later = tuple(stage for stage in stages if not stage.in_loop)
+        self._confirmation_sizes = confirmation_sizes
+        self._factory = factory
+        self._ledger = ledger
+        self._measurement = measurement
+        self._guarding = guarding
+        self._start = start
+        self._listen = listener or (lambda event, payload: None)
+        self._population = Population(config.population, config.seed)
+        self._reference = Candidate(
+            program=framework.program(), iteration=0, parent=None, island=0, changes="the reference", losses={}
+        )
+        self._candidates: dict[str, Candidate] = {self._reference.program.identity: self._reference}
+        self._proposing = Proposing(
+            config=config,
+            framework=framework,
+            ledger=ledger,
+            population=self._population,
+            guarding=guarding,
+            client=client,
+            shown=self._shown,
+            proposer_name=proposer_name,
+            noise_floor=self._noise_floor,
+        )
+
+    def run(self) -> Result:
+        """Search, then confirm; see the module."""
+        self._measure_reference()
+        self._admit_start_program()
+        self._search()
+        for stage in self._later:
+            self._measure_stage(stage)
+        shortlist = self._shortlist()
+        if not shortlist:
+            sentence = "Not promoted: no candidate led the reference in the search, so none was confirmed."
+            self._ledger.record_once(
+                "decision", {"what": "shortlist", "candidate": None, "reason": sentence}, key="shortlist"
+            )
+            return Result(verdicts=(), n_candidates=self._n_measured(), sentence=sentence)
+        plan = make_plan(
+            self._config.confirmation,
+            self._reference.program.identity,
+            [candidate.program.identity for candidate in shortlist],
+            self._confirmation_sizes,
+            self._factory.confirmation_seeds(),
+        )
+        self._listen("confirmation", {"plan": plan.to_json()})
+        verdicts = confirm(
+            plan,
+            {identity: candidate.program for identity, candidate in self._candidates.items()},
+            ledger=self._ledger,
+            measurement=self._measurement,
+            factory=self._factory,
+        )
+        promoted = [verdict for verdict in verdicts if verdict.decision == "promoted"]
+        best = promoted[0] if promoted else verdicts[0]
+        return Result(
+            verdicts=tuple(v.to_json() for v in verdicts), n_candidates=self._n_measured(), sentence=best.sentence
+        )
+
+    def _submit(self, candidate: Candidate, stages: tuple[Stage, ...]) -> list[tuple[Cell, Future[Outcome]]]:
+        return [
+            ((stage.size, spec.seed), self._measurement.submit(spec, candidate.program.source))
+            for stage in stages
+            for spec in (self._factory.search(candidate.program.identity, stage, index) for index in range(stage.seeds))
+        ]
+
+    def _collect(self, candidate: Candidate, futures: list[tuple[Cell, Future[Outcome]]]) -> None:
+        """Wait for the runs; a failure of any is the candidate's failure."""
+        from training.outcome import explain
+
+        for cell, future in futures:
+            outcome = future.result()
+            if outcome.status == "completed":
+                candidate.losses[cell] = outcome.val_loss
+            elif candidate.failure is None:
+                candidate.failure = f"at size {cell[0]}, seed {cell[1]}: {explain(outcome)}"
+
+    def _measure_reference(self) -> None:
+        reference = self._reference
+        self._ledger.record_once(
+            "candidate",
+            {
+                "candidate": reference.program.identity,
+                "framework": self._framework.name,
+                "block": reference.program.block,
+                "parent": None,
+                "iteration": 0,
+                "changes": "the framework's own block: softmax attention, the reference",
+                "reference": True,
+            },
+            key=reference.program.identity,
+        )
+        self._collect(reference, self._submit(reference, self._in_loop))
+        if reference.failure is not None:
+            raise RuntimeError(f"the reference itself failed {reference.failure}; nothing can be compared with it")
+        self._proposing.know(reference.program.identity)
+        self._admit(reference)
+
+    def _admit_start_program(self) -> None:
+        if self._start is None or self._start.identity == self._reference.program.identity:
+            return
+        rejection = self._guarding.reject(self._start)
+        self._proposing.know(self._start.identity)
+        if rejection is not None:
+            self._listen("rejected", {"candidate": self._start.identity, "iteration": 0, "reason": rejection})
+            self._ledger.record_once(
+                "decision",
+                {"what": "start_program", "candidate": self._start.identity, "reason": rejection},
+                key="start_program",
+            )
+            return
+        self._ledger.record_once(
+            "candidate",
+            {
+                "candidate": self._start.identity,
+                "framework": self._framework.name,
+                "block": self._start.block,
+                "parent": self._reference.program.identity,
+                "iteration": 0,
+                "changes": "the start program",
+            },
+            key=self._start.identity,
+        )
+        candidate = Candidate(
+            program=self._start,
+            iteration=0,
+            parent=self._reference.program.identity,
+            island=0,
+            changes="the start program",
+            losses={},
+        )
+        self._collect(candidate, self._submit(candidate, self._in_loop))
+        self._admit(candidate)
+
+    def _search(self) -> None:
+        pending: deque[tuple[Candidate, list[tuple[Cell, Future[Outcome]]]]] = deque()
+        for iteration in range(1, self._config.iterations + 1):
+            while len(pending) >= self._config.in_flight:
+                self._admit_measured(*pending.popleft())
+            accepted = self._proposing.next(iteration)
+            if accepted is None:
+                self._listen("no_candidate", {"iteration": iteration})
+                continue
+            candidate = Candidate(
+                program=accepted.program,
+                iteration=iteration,
+                parent=accepted.parent,
+                island=accepted.island,
+                changes=accepted.changes,
+                losses={},
+            )
+            self._listen("accepted", {"candidate": accepted.program.identity, "iteration": iteration})
+            pending.append((candidate, self._submit(candidate, self._in_loop)))
+        while pending:
+            self._admit_measured(*pending.popleft())
+
+    def _admit_measured(self, candidate: Candidate, futures: list[tuple[Cell, Future[Outcome]]]) -> None:
+        self._collect(candidate, futures)
+        self._admit(candidate)
+
+    def _admit(self, candidate: Candidate) -> None:
+        """Enter a measured candidate into the population, or note why it failed."""
+        identity = candidate.program.identity
+        self._candidates[identity] = candidate
+        if candidate.failure is not None:
+            self._proposing.note_failure(f"{candidate.changes or identity[:12]}: {candidate.failure}")
+            score, gain = 0.0, None
+        else:
+            score = combined_score(self._reference.losses, candidate.losses)
+            gain = paired_gain(self._reference.losses, candidate.losses)
+            metrics = {"combined_score": score}
+            self._population.admit(
+                identity,
+                candidate.program.block,
+                metrics,
+                parent=candidate.parent,
+                iteration=candidate.iteration,
+                island=candidate.island,
+            )
+            if candidate is self._reference:
+                # Every island starts from the reference.
+                for island in range(1, self._config.population.islands):
+                    self._population.admit(
+                        f"{identity}@{island}",
+                        candidate.program.block,
+                        metrics,
+                        parent=None,
+                        iteration=0,
+                        island=island,
+                    )
+        payload = {
+            "candidate": identity,
+            "iteration": candidate.iteration,
+            "stage": "in_loop",
+            "combined_score": score,
+            "paired_gain": gain,
+            "failure": candidate.failure,
+            "changes": candidate.changes,
+        }
+        self._ledger.record_once("fitness", payload, key=f"in_loop:{identity}")
+        self._listen("measured", payload)
+
+    def _measure_stage(self, stage: Stage) -> None:
+        """Measure the best so far at one more size, the reference beside them."""
+        keep = stage.keep if stage.keep is not None else len(self._candidates)
+        entrants = self._ranked()[:keep]
+        self._listen(
+            "stage",
+            {"stage": stage.index, "size": stage.size, "candidates": [c.program.identity for c in entrants]},
+        )
+        submitted = [(candidate, self._submit(candidate, (stage,))) for candidate in (self._reference, *entrants)]
+        for candidate, futures in submitted:
+            self._collect(candidate, futures)
+        if self._reference.failure is not None:
+            raise RuntimeError(f"the reference itself failed {self._reference.failure}")
+        survivors = {candidate.program.identity for candidate in entrants if candidate.failure is None}
+        for identity, candidate in self._candidates.items():
+            if candidate is self._reference or candidate.failure is not None or identity in survivors:
+                continue
+            self._ledger.record_once(
+                "decision",
+                {
+                    "what": "not_kept",
+                    "candidate": identity,
+                    "stage": stage.index,
+                    "reason": f"not among the best {keep} that went on to size {stage.size}",
+                },
+                key=f"stage{stage.index}:{identity}",
+            )
+        for candidate in entrants:
+            gain = None if candidate.failure else paired_gain(self._reference.losses, candidate.losses)
+            payload = {
+                "candidate": candidate.program.identity,
+                "iteration": candidate.iteration,
+                "stage": f"{stage.index}:{stage.size}",
+                "paired_gain": gain,
+                "failure": candidate.failure,
+                "changes": candidate.changes,
+            }
+            self._ledger.record_once("fitness", payload, key=f"{stage.index}:{candidate.program.identity}")
+            self._listen("measured", payload)
+
+    def _ranked(self) -> list[Candidate]:
+        """Candidates without failure that were measured furthest, best paired gain first."""
+        alive = [c for c in self._candidates.values() if c is not self._reference and c.failure is None]
+        furthest = max((len(c.losses) for c in alive), default=0)
+        contenders = [c for c in alive if len(c.losses) == furthest]
+        return sorted(contenders, key=lambda c: (-paired_gain(self._reference.losses, c.losses), c.program.identity))
+
+    def _shortlist(self) -> list[Candidate]:
+        """The best that led the reference, recorded before the confirmation is planned."""
+        leading = [c for c in self._ranked() if paired_gain(self._reference.losses, c.losses) > 0]
+        chosen = leading[: self._config.confirmation.shortlist]
+        for place, candidate in enumerate(chosen, start=1):
+            gain = paired_gain(self._reference.losses, candidate.losses)
+            self._ledger.record_once(
+                "decision",
+                {
+                    "what": "shortlisted",
+                    "candidate": candidate.program.identity,
+                    "reason": f"place {place} in the search, {gain:.4f} nats a token better than the reference",
+                },
+                key=f"shortlist:{candidate.program.identity}",
+            )
+        return chosen
+
+    def _n_measured(self) -> int:
+        return sum(1 for c in self._candidates.values() if c is not self._reference and c.failure is None)
+
+    def _shown(self, identity: str) -> dict[str, Any]:
+        """How a prompt shows a candidate: block, losses by size beside the reference's, gain."""
+        candidate = self._candidates[identity]
+        by_size: dict[str, dict[str, float]] = {}
+        for stage in self._in_loop:
+            cells = [cell for cell in candidate.losses if cell[0] == stage.size]
+            if cells:
+                by_size[stage.size] = {
+                    "val_loss": sum(candidate.losses[cell] for cell in cells) / len(cells),
+                    "reference_val_loss": sum(self._reference.losses[cell] for cell in cells) / len(cells),
+                }
+        return {
+            "identity": identity,
+            "block": candidate.program.block,
+            "changes": candidate.changes,
+            "losses": by_size,
+            "gain": paired_gain(self._reference.losses, candidate.losses),
+            "is_reference": candidate is self._reference,
+        }
+
+    def _noise_floor(self) -> float | None:
+        """SD over seeds of the reference's loss at the first size, in nats; None with fewer than two seeds."""
+        losses = [loss for (size, _), loss in self._reference.losses.items() if size == self._in_loop[0].size]
+        if len(losses) < 2:
+            return None
+        mean = sum(losses) / len(losses)
+        return float((sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)) ** 0.5)

@@ -1,0 +1,68 @@
+"""Is a difference a leak, or rounding?
+
+Two outputs that should be equal are compared relative to the output's size. An honest float64 layer differs by about
+1e-15 of it, an FFT over the whole sequence by 1e-15 of the largest value, so 1e-10 is far from both. Weights away from
+initialisation can make an honest layer ill-conditioned; therefore a difference above the tolerance is confirmed
+against a measured noise floor: how far the same output moves when the input changes by a few units in the last place.
+A leak of weight w moves by w times that, so the floor cannot hide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evolution.guards.subject import worst
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """When a difference counts.
+
+    Attributes:
+        relative: smallest difference that counts, relative to the largest output.
+        nudge: relative change of the input that measures the noise floor.
+        margin: how many times the noise floor a difference must be.
+    """
+
+    relative: float
+    nudge: float
+    margin: float
+
+
+FLOAT64 = Tolerance(relative=1e-10, nudge=2.0**-48, margin=300.0)
+FLOAT32 = Tolerance(relative=2e-4, nudge=2.0**-20, margin=30.0)
+
+
+def noise_floor(run: Callable[[Tensor], Tensor], x: Tensor, tolerance: Tolerance, generator: torch.Generator) -> Tensor:
+    """How far each output moves when the input is nudged, the larger of two draws; shape of the output."""
+    base = run(x)
+    moved = torch.zeros_like(base)
+    for _ in range(2):
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+        moved = torch.maximum(moved, (run(x * (1.0 + tolerance.nudge * noise)) - base).abs())
+    return moved
+
+
+def leak_size(
+    difference: Tensor, scale: float, tolerance: Tolerance, noise: Callable[[], Tensor]
+) -> float:
+    """The relative size of a confirmed difference, or 0.0.
+
+    Args:
+        difference: absolute differences of outputs that should be equal.
+        scale: largest absolute value of the outputs compared.
+        noise: the noise floor with a shape that fits `difference`; computed only when it is needed.
+    """
+    found = worst(difference)
+    limit = tolerance.relative * max(scale, 1e-30)
+    if found <= limit:
+        return 0.0
+    floor = noise()
+    if not bool(torch.isfinite(floor).all()):
+        return 0.0 if found < float("inf") else 1.0
+    above = worst(torch.where(difference > limit + tolerance.margin * worst(floor), difference, 0.0))
+    return above / max(scale, 1e-30)

@@ -1,0 +1,161 @@
+"""Runs RunSpecs: the ledger first, then sandboxed workers.
+
+A spec whose key the ledger holds is answered from it. Otherwise a worker trains it and
+the outcome is committed before anyone acts on it, so a run that was paid for is never
+paid for twice. What a worker does, up to taking the machine's memory, becomes a typed
+outcome here; nothing a worker does raises.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, as_completed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evolution.config import LimitsSection
+
+if TYPE_CHECKING:
+    from data.corpus import Corpus
+    from evolution.ledger import Ledger
+    from evolution.sandbox import Sandbox, WorkerResult
+    from training.outcome import Outcome
+    from training.run_spec import RunSpec
+
+GIBIBYTE = 1024**3
+MEASURE_TARGET = "evolution.measured_run:measure"
+
+
+class Measurement:
+    """Measures candidates.
+
+    Args:
+        ledger: where outcomes are committed and looked up.
+        sandbox: where candidates run.
+        corpus: the tokens, readable in the sandbox.
+        directory: scratch for checkpoints of unfinished runs.
+        workers: worker processes; changes the speed, never a result.
+        limits: what one worker may use.
+        on_outcome: called with (spec, outcome, from_ledger) after each run, in any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        sandbox: Sandbox,
+        corpus: Corpus,
+        directory: Path,
+        workers: int,
+        limits: LimitsSection,
+        on_outcome: Callable[[RunSpec, Outcome, bool], None] | None = None,
+    ) -> None:
+        from training.executors.local import LocalExecutor
+
+        self._ledger = ledger
+        self._sandbox = sandbox
+        self._corpus = corpus
+        self._directory = directory
+        self._limits = limits
+        self._on_outcome = on_outcome
+        self._seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self._lock = threading.Lock()
+        self._executor = LocalExecutor(workers, self._measure)
+
+    def submit(self, spec: RunSpec, source: str) -> Future[Outcome]:
+        """Measure `spec` with the program `source`; the same key is never trained twice."""
+        from training.outcome import outcome_from_json
+
+        stored = self._ledger.outcome(spec.key)
+        if stored is None:
+            return self._executor.submit(spec, source)
+        outcome = outcome_from_json(stored)
+        self._note_seconds(spec, outcome)
+        if self._on_outcome is not None:
+            self._on_outcome(spec, outcome, True)
+        future: Future[Outcome] = Future()
+        future.set_result(outcome)
+        return future
+
+    def gather(self, work: Iterable[tuple[RunSpec, str]]) -> dict[str, Outcome]:
+        """Measure many, dearest first so that no long run starts last; outcomes by key."""
+        ordered = sorted(work, key=lambda item: -(item[0].d_model ** 2 * item[0].steps * item[0].batch_size))
+        futures = {self.submit(spec, source): spec.key for spec, source in ordered}
+        return {futures[future]: future.result() for future in as_completed(futures)}
+
+    def close(self) -> None:
+        """Drop what has not started; what is running is killed by the sandbox's own end."""
+        self._executor.close()
+
+    def _measure(self, spec: RunSpec, source: str) -> Outcome:
+        scratch = self._directory / spec.key[:24]
+        scratch.mkdir(parents=True, exist_ok=True)
+        result = self._sandbox.call(
+            MEASURE_TARGET,
+            {
+                "spec": spec.model_dump(mode="json"),
+                "source": source,
+                "corpus_dir": str(self._corpus.directory),
+                "checkpoint_dir": str(scratch),
+            },
+            limits=self._worker_limits(spec),
+            readable=[self._corpus.directory],
+            scratch=scratch,
+        )
+        outcome = outcome_of(result)
+        if _was_stopped(result, self._sandbox):
+            return outcome
+        self._ledger.commit_run(spec.key, spec.model_dump(mode="json"), outcome.model_dump(mode="json"))
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._note_seconds(spec, outcome)
+        if self._on_outcome is not None:
+            self._on_outcome(spec, outcome, False)
+        return outcome
+
+    def _note_seconds(self, spec: RunSpec, outcome: Outcome) -> None:
+        if outcome.status == "completed":
+            with self._lock:
+                self._seconds[spec.size, spec.steps].append(outcome.seconds)
+
+    def _worker_limits(self, spec: RunSpec) -> Any:
+        from evolution.sandbox import Limits
+
+        seconds = self._limits.run_seconds
+        if seconds is None:
+            with self._lock:
+                known = self._seconds.get((spec.size, spec.steps))
+                # Until the reference has run there is nothing to compare with: a day.
+                seconds = max(60.0, 20.0 * statistics.median(known)) if known else 86_400.0
+        return Limits(seconds=seconds, memory_bytes=int(self._limits.memory_gb * GIBIBYTE))
+
+
+def _was_stopped(result: WorkerResult, sandbox: Sandbox) -> bool:
+    """True when the worker ended because we are ending, which says nothing about the candidate."""
+    from evolution.sandbox import Killed
+
+    return isinstance(result, Killed) and sandbox.is_closing
+
+
+def outcome_of(result: WorkerResult) -> Outcome:
+    """The typed outcome of whatever a worker did."""
+    from evolution import sandbox
+    from training import outcome as kinds
+
+    if isinstance(result, sandbox.Returned):
+        try:
+            return kinds.outcome_from_json(result.value)
+        except ValueError as error:
+            return kinds.Crashed(error="InvalidResult", detail=f"the worker returned no outcome: {error}")
+    if isinstance(result, sandbox.Raised):
+        return kinds.Crashed(error=result.error, detail=result.detail)
+    if isinstance(result, sandbox.Exited):
+        return kinds.Crashed(error="Exited", detail=f"the worker left with exit status {result.code} and no result")
+    if isinstance(result, sandbox.Killed):
+        return kinds.Crashed(error="Killed", detail=f"the worker was ended by signal {result.signal}")
+    if isinstance(result, sandbox.TimedOut):
+        return kinds.TimedOut(limit_seconds=result.limit_seconds)
+    return kinds.OutOfMemory(limit_bytes=result.limit_bytes)

@@ -1,0 +1,1 @@
+"""The operator catalogue: composable edits of a block, each from a paper."""

@@ -1,0 +1,267 @@
+"""From a sampled parent to a guarded candidate, every attempt in the ledger.
+
+One attempt: OpenEvolve's population gives a parent and inspirations, the prompt is
+rendered, OpenEvolve's LLM ensemble asks the endpoint, the block is taken out of the
+reply, spliced by us, looked up (a duplicate is answered from the ledger) and guarded.
+An attempt the ledger already holds is not asked again: its recorded reply is used, so
+that resuming a run is replaying it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.keyed_random import seed_of
+from evolution.config import EvolveConfig
+from evolution.population import Population, Sample
+from frameworks.program import Program, ProgramError
+
+if TYPE_CHECKING:
+    from evolution.guarding import Guarding
+    from evolution.ledger import Ledger
+    from evolution.proposers.endpoint import EndpointConfig
+    from frameworks.registry import Framework
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an endpoint said.
+
+    Attributes:
+        text: the reply, or None when there was none.
+        error: why there was none, in one sentence.
+        prompt_tokens, completion_tokens: as reported; None means not reported, not zero.
+        seconds: wall seconds of the call.
+    """
+
+    text: str | None
+    error: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+
+
+class EndpointClient:
+    """OpenEvolve's `LLMEnsemble` on one endpoint, one request a call, no hidden retries."""
+
+    def __init__(self, endpoint: EndpointConfig) -> None:
+        from openevolve.config import LLMModelConfig
+        from openevolve.llm.ensemble import LLMEnsemble
+
+        self._timeout = endpoint.timeout
+        self._ensemble = LLMEnsemble(
+            [
+                LLMModelConfig(
+                    name=endpoint.model,
+                    api_base=endpoint.api_base,
+                    api_key=endpoint.key(),
+                    temperature=endpoint.temperature,
+                    max_tokens=endpoint.max_tokens,
+                    timeout=endpoint.timeout,
+                    retries=0,
+                    retry_delay=0,
+                )
+            ]
+        )
+
+    def ask(self, system: str, user: str, seed: int) -> Answer:
+        """Ask once; a failure of any kind is an Answer with `error`."""
+        start = time.monotonic()
+        text: str | None = None
+        error: str | None = None
+        try:
+            text = asyncio.run(self._ask(system, user, seed))
+        except Exception as failure:  # an endpoint may fail in any way its client library knows
+            error = f"{type(failure).__name__}: {failure}"[:500] or type(failure).__name__
+        else:
+            if not isinstance(text, str) or not text.strip():
+                text, error = None, "the endpoint returned an empty reply"
+        usage = (self._ensemble.last_usage or {}) if error is None else {}
+        return Answer(
+            text=text,
+            error=error,
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+            seconds=time.monotonic() - start,
+        )
+
+    async def _ask(self, system: str, user: str, seed: int) -> Any:
+        self._ensemble.random_state.seed(seed)
+        call = self._ensemble.generate_with_context(system, [{"role": "user", "content": user}], seed=seed)
+        return await asyncio.wait_for(call, timeout=self._timeout + 5.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A new candidate that passed every guard."""
+
+    program: Program
+    iteration: int
+    parent: str
+    island: int
+    changes: str
+
+
+class Proposing:
+    """Asks for candidates until one is new and passes the guards.
+
+    Args:
+        config: the run's configuration.
+        framework: what evolves.
+        ledger: where every attempt is recorded and looked up.
+        population: gives parents.
+        guarding: checks a program before anything is spent on it.
+        client: the endpoint, or None in a replay, where every attempt must be on record.
+        shown: how a candidate is shown in a prompt, by identity.
+        endpoint_name: recorded with each proposal.
+        recorded: (iteration, attempt) to the proposal on record.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: EvolveConfig,
+        framework: Framework,
+        ledger: Ledger,
+        population: Population,
+        guarding: Guarding,
+        client: EndpointClient | None,
+        shown: Callable[[str], Mapping[str, Any]],
+        proposer_name: str,
+        noise_floor: Callable[[], float | None],
+    ) -> None:
+        self._config = config
+        self._framework = framework
+        self._ledger = ledger
+        self._population = population
+        self._guarding = guarding
+        self._client = client
+        self._shown = shown
+        self._proposer_name = proposer_name
+        self._noise_floor = noise_floor
+        self._known: set[str] = set()
+        self._failures: list[str] = []
+        self._recorded = {
+            (int(event.payload["iteration"]), int(event.payload["attempt"])): event.payload
+            for event in self._ledger.proposals()
+        }
+
+    def know(self, identity: str) -> None:
+        """Count `identity` as seen, so that proposing it again is a duplicate."""
+        self._known.add(identity)
+
+    def note_failure(self, reason: str) -> None:
+        """Tell later prompts why a candidate failed."""
+        self._failures.append(reason)
+
+    def next(self, iteration: int) -> Accepted | None:
+        """The candidate of an iteration, or None when every attempt failed (each is in the ledger)."""
+        for attempt in range(self._config.proposer.attempts):
+            accepted = self._attempt(iteration, attempt)
+            if accepted is not None:
+                return accepted
+        return None
+
+    def _attempt(self, iteration: int, attempt: int) -> Accepted | None:
+        from evolution.proposers.prompt import render_prompt
+        from evolution.proposers.reply import ReplyError, extract_block
+
+        sample = self._population.sample(iteration, attempt, self._config.proposer.inspirations)
+        recorded = self._recorded.get((iteration, attempt))
+        parent = self._shown(sample.parent)
+        if recorded is None:
+            prompt = render_prompt(
+                self._framework,
+                parent=parent,
+                inspirations=[self._shown(identity) for identity in sample.inspirations],
+                failures=self._failures[-5:],
+                noise_floor=self._noise_floor(),
+            )
+            answer = self._ask(prompt.system, prompt.user, iteration, attempt)
+            entry: dict[str, Any] = {
+                "iteration": iteration,
+                "attempt": attempt,
+                "proposer": self._proposer_name,
+                "parent": sample.parent,
+                "inspirations": list(sample.inspirations),
+                "prompt_hash": prompt.hash,
+                "messages": [
+                    {"role": "system", "content": prompt.system},
+                    {"role": "user", "content": prompt.user},
+                ],
+                "reply": answer.text,
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.completion_tokens,
+                "seconds": answer.seconds,
+            }
+            error = answer.error
+        else:
+            entry = {}
+            error = recorded["reason"] if recorded["status"] == "endpoint_error" else None
+            answer = Answer(
+                text=recorded["reply"], error=error, prompt_tokens=None, completion_tokens=None, seconds=0.0
+            )
+
+        program: Program | None = None
+        changes = ""
+        if error is not None or answer.text is None:
+            status, reason = "endpoint_error", error or "the endpoint returned an empty reply"
+        else:
+            try:
+                block, changes = extract_block(answer.text, self._framework, parent_block=str(parent["block"]))
+                program = self._framework.program(block)
+            except ReplyError as failure:
+                status, reason = "unparsable", str(failure)
+            except ProgramError as failure:
+                status, reason = "rejected", str(failure)
+            else:
+                status, reason = self._judge(program)
+        if recorded is None:
+            entry |= {
+                "status": status,
+                "reason": reason,
+                "candidate": program.identity if program else None,
+                "changes": changes,
+            }
+            self._ledger.record("proposal", entry, key=f"{iteration}.{attempt}")
+        if status in ("unparsable", "rejected"):
+            self.note_failure(reason)
+        if status != "accepted" or program is None:
+            return None
+        return self._accept(program, iteration, sample, changes)
+
+    def _ask(self, system: str, user: str, iteration: int, attempt: int) -> Answer:
+        if self._client is None:
+            raise RuntimeError(f"iteration {iteration}, attempt {attempt} is not on record and no endpoint is given")
+        return self._client.ask(system, user, seed_of("propose", self._config.seed, iteration, attempt) % 2**31)
+
+    def _judge(self, program: Program) -> tuple[str, str]:
+        """Status and reason of a program that parsed."""
+        if program.identity in self._known:
+            return "duplicate", f"the same program as candidate {program.identity[:12]}, already proposed"
+        rejection = self._guarding.reject(program)
+        self._known.add(program.identity)
+        if rejection is not None:
+            return "rejected", rejection
+        return "accepted", "new, and passed every guard"
+
+    def _accept(self, program: Program, iteration: int, sample: Sample, changes: str) -> Accepted:
+        self._ledger.record_once(
+            "candidate",
+            {
+                "candidate": program.identity,
+                "framework": self._framework.name,
+                "block": program.block,
+                "parent": sample.parent,
+                "iteration": iteration,
+                "changes": changes,
+            },
+            key=program.identity,
+        )
+        return Accepted(
+            program=program, iteration=iteration, parent=sample.parent, island=sample.island, changes=changes
+        )

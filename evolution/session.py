@@ -1,0 +1,357 @@
+"""Opens what an evolution needs, runs it, and closes it: folder, ledger, corpus, endpoint, sandbox.
+
+Everything that can be wrong with the request is found before the run's folder is made,
+so a mistake leaves nothing behind. A run that was interrupted or killed goes on from its
+ledger; a finished one is shown again without starting anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evolution.config import ConfigError, EvolveConfig
+from evolution.engine import Evolution, Listener, Result
+from evolution.guarding import Guarding
+from evolution.manifest import describe_environment, write_json
+from evolution.measurement import Measurement
+from evolution.proposing import EndpointClient
+from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
+from frameworks.registry import Framework, framework
+
+if TYPE_CHECKING:
+    from data.corpus import Corpus
+    from evolution.ledger import Ledger
+    from evolution.proposers.endpoint import EndpointConfig
+    from evolution.sandbox import Sandbox
+    from frameworks.program import Program
+    from training.ladder import Ladder
+
+LEDGER_NAME = "ledger.sqlite"
+OPENAI_API_BASE = "https://api.openai.com/v1"
+CATALOGUE_DESCRIPTION = "operator catalogue (no LLM): literature-backed code edits and recombination"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A checked request: everything resolved that can be resolved without writing."""
+
+    config: EvolveConfig
+    framework: Framework
+    ladder: Ladder
+    stages: tuple[Stage, ...]
+    confirmation_sizes: tuple[str, ...]
+    start: Program | None
+    name: str
+    workers: int
+
+    @property
+    def proposer(self) -> str:
+        """The proposer in words."""
+        section = self.config.proposer
+        if section.kind == "catalogue":
+            return CATALOGUE_DESCRIPTION
+        return f"{section.model} at {section.api_base or OPENAI_API_BASE}"
+
+
+def check_request(config: EvolveConfig) -> Request:
+    """Resolve a configuration without writing anything.
+
+    Raises:
+        ValueError: unknown framework, ladder or size, an unusable start program or name.
+    """
+    from frameworks.program import ProgramError
+    from training.ladder import ladder
+
+    found = framework(config.framework)
+    rungs = ladder(config.ladder)
+    name = config.name or f"{config.framework}-seed{config.seed}"
+    if not name or name in (".", "..") or "/" in name or "\\" in name or name.startswith("-"):
+        raise ConfigError(f"name {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
+    start = None
+    if config.start_program is not None:
+        try:
+            start = found.program_from_source(config.start_program.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"start_program {config.start_program}: cannot be read: {error}") from None
+        except ProgramError as error:
+            raise ConfigError(f"start_program {config.start_program}: {error}") from None
+    return Request(
+        config=config,
+        framework=found,
+        ladder=rungs,
+        stages=resolve_stages(config, rungs),
+        confirmation_sizes=confirmation_sizes(config, rungs),
+        start=start,
+        name=name,
+        workers=config.workers or available_cores(),
+    )
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def load_run_corpus(config: EvolveConfig, ladder: Ladder) -> Corpus:
+    """The corpus of a run, built on first use and cached.
+
+    Raises:
+        data.corpus.CorpusError: it cannot be read or is too small.
+    """
+    from data.corpus import CorpusConfig, load_corpus
+
+    section = config.corpus
+    return load_corpus(
+        CorpusConfig(
+            source=section.source,
+            vocab_size=section.vocab_size or ladder.vocab_size,
+            max_bytes=section.max_bytes,
+            text_field=section.text_field,
+            seed=config.seed,
+        )
+    )
+
+
+def endpoint_of(config: EvolveConfig) -> EndpointConfig | None:
+    """The checked endpoint of a configuration; None for the catalogue.
+
+    Raises:
+        evolution.proposers.endpoint.EndpointError: unreachable, wrong key, or unknown model.
+    """
+    from evolution.proposers.endpoint import EndpointConfig, check_endpoint
+
+    section = config.proposer
+    if section.kind == "catalogue":
+        return None
+    endpoint = EndpointConfig(
+        api_base=section.api_base or OPENAI_API_BASE,
+        model=section.model,
+        api_key_file=section.api_key_file,
+        temperature=section.temperature,
+        max_tokens=section.max_tokens,
+        timeout=section.timeout,
+    )
+    check_endpoint(endpoint)
+    return endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The open parts that candidates are measured with."""
+
+    ledger: Ledger
+    sandbox: Sandbox
+    corpus: Corpus
+    factory: RunFactory
+    measurement: Measurement
+    guarding: Guarding
+
+
+@contextmanager
+def open_bench(
+    request: Request, directory: Path, ledger: Ledger, corpus: Corpus, listener: Listener
+) -> Iterator[Bench]:
+    """Start the sandbox and everything that measures; all of it ends with the block."""
+    from training.trainer import choose_precision
+
+    from evolution.sandbox import Sandbox
+
+    config = request.config
+    precision, reason = choose_precision("cpu")
+    listener("precision", {"precision": precision, "reason": reason})
+    factory = RunFactory(config, request.ladder, corpus, precision, "cpu")
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(allow_unsandboxed=config.limits.allow_unsandboxed))
+        measurement = Measurement(
+            ledger=ledger,
+            sandbox=sandbox,
+            corpus=corpus,
+            directory=directory / "scratch",
+            workers=request.workers,
+            limits=config.limits,
+            on_outcome=lambda spec, outcome, recorded: listener(
+                "outcome", {"spec": spec, "outcome": outcome, "recorded": recorded}
+            ),
+        )
+        # Stop taking work before the sandbox closes; leaving kills what runs.
+        stack.callback(measurement.close)
+        stack.callback(sandbox.cancel_all)
+        guarding = Guarding(
+            ledger=ledger,
+            sandbox=sandbox,
+            framework=request.framework,
+            sizes=factory.guard_sizes(),
+            seed=config.seed,
+            limits=config.limits,
+        )
+        yield Bench(
+            ledger=ledger,
+            sandbox=sandbox,
+            corpus=corpus,
+            factory=factory,
+            measurement=measurement,
+            guarding=guarding,
+        )
+
+
+def evolve(
+    config: EvolveConfig, runs: Path, *, arguments: list[str] | None = None, listener: Listener | None = None
+) -> Result:
+    """Run an evolution to its verdict, or go on with one that was interrupted.
+
+    Args:
+        config: what to run.
+        runs: folder of all runs; this one is `runs/<name>`.
+        arguments: the command line, for the report's reproduction line.
+        listener: called with (event, payload) as things happen.
+
+    Raises:
+        ValueError: anything wrong with the request, before anything is written.
+        KeyboardInterrupt: after the interruption is in the ledger.
+    """
+    from evolution.projection import report_of_run
+
+    listen: Listener = listener or (lambda event, payload: None)
+    request = check_request(config)
+    directory = runs / request.name
+    ledger_path = directory / LEDGER_NAME
+    finished = _finished(request, directory) if ledger_path.exists() else None
+    if finished is not None:
+        listen("finished_before", {"name": request.name, "directory": str(directory)})
+        return finished
+    endpoint = endpoint_of(config)
+    corpus = load_run_corpus(config, request.ladder)
+    directory.mkdir(parents=True, exist_ok=True)
+    from evolution.ledger import Ledger
+
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.open(ledger_path, create=True))
+        manifest = manifest_of(request, corpus, arguments)
+        resumed = _check_same_run(ledger, manifest, request.name)
+        ledger.record("run_started", manifest)
+        write_json(directory / "manifest.json", manifest)
+        listen("started", {"manifest": manifest, "directory": str(directory), "resumed": resumed, "request": request})
+        bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
+        if endpoint is None:
+            from evolution.proposers.catalogue_server import CatalogueServer
+            from evolution.proposers.endpoint import EndpointConfig
+
+            server = stack.enter_context(CatalogueServer(request.framework.name, config.seed))
+            endpoint = EndpointConfig(api_base=server.base_url, model="operator-catalogue", api_key="none")
+        evolution = Evolution(
+            config=config,
+            framework=request.framework,
+            stages=request.stages,
+            confirmation_sizes=request.confirmation_sizes,
+            factory=bench.factory,
+            ledger=ledger,
+            measurement=bench.measurement,
+            guarding=bench.guarding,
+            client=EndpointClient(endpoint),
+            proposer_name=request.proposer,
+            start=request.start,
+            listener=listen,
+        )
+        try:
+            result = evolution.run()
+        except KeyboardInterrupt:
+            ledger.record("interrupted", {"reason": "stopped by the user"})
+            raise
+        ledger.record_once("run_finished", {"sentence": result.sentence, "n_candidates": result.n_candidates}, "end")
+        report = report_of_run(ledger, directory)
+        listen("report", {"path": str(report), "result": result})
+    return result
+
+
+def manifest_of(request: Request, corpus: Corpus, arguments: list[str] | None, kind: str = "evolve") -> dict[str, Any]:
+    """What the run is made with, for the ledger and `manifest.json`."""
+    return {
+        "name": request.name,
+        "kind": kind,
+        "config": request.config.model_dump(mode="json"),
+        "proposer": request.proposer,
+        "command": shlex.join(["evoscale", *arguments]) if arguments else None,
+        "reference": request.framework.program().identity,
+        "start": request.start.identity if request.start else None,
+        "ladder": request.ladder.model_dump(mode="json"),
+        "confirmation_sizes": list(request.confirmation_sizes),
+        "corpus": {
+            "name": corpus.name,
+            "hash": corpus.hash,
+            "tokenizer_hash": corpus.tokenizer_hash,
+            "vocab_size": corpus.vocab_size,
+        },
+        "workers": request.workers,
+        "environment": describe_environment(),
+    }
+
+
+# What may differ between a run and its resumption without touching a result.
+_FREE = ("workers", "limits", "name")
+
+
+def _identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in manifest["config"].items() if key not in _FREE}
+    kept["proposer"] = {key: value for key, value in kept["proposer"].items() if key not in ("timeout", "api_key_file")}
+    flat: dict[str, Any] = {}
+    _flatten(kept, "", flat)
+    if "corpus" in manifest:
+        flat["corpus hash"] = manifest["corpus"]["hash"]
+        flat["start program"] = manifest["start"]
+    return flat
+
+
+def _flatten(value: Any, prefix: str, into: dict[str, Any]) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _flatten(item, f"{prefix}.{key}" if prefix else str(key), into)
+    else:
+        into[prefix] = value
+
+
+def _check_same_run(ledger: Ledger, manifest: Mapping[str, Any], name: str) -> bool:
+    """True when the ledger holds an earlier start of this very run.
+
+    Raises:
+        ConfigError: it holds another run; the message names what differs.
+    """
+    started = ledger.events("run_started", limit=1)
+    if not started:
+        return False
+    _refuse_other(started[0].payload, _identity_of(manifest), name)
+    return True
+
+
+def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    then = _identity_of(before)
+    changed = [key for key in now if then.get(key) != now[key]]
+    if changed:
+        shown = "; ".join(f"{key} was {then.get(key)!r}, now {now[key]!r}" for key in changed[:3])
+        raise ConfigError(
+            f"run '{name}' was started with other settings ({shown}); use the same ones to go on, or another --name"
+        )
+
+
+def _finished(request: Request, directory: Path) -> Result | None:
+    """The result of a run whose ledger says that it ended, after checking that it is the same run."""
+    from evolution.ledger import Ledger
+    from evolution.projection import stored_verdicts
+
+    with Ledger.open(directory / LEDGER_NAME, read_only=True) as ledger:
+        started = ledger.events("run_started", limit=1)
+        end = ledger.event("run_finished", "end")
+        if not started or end is None:
+            return None
+        now = _identity_of({"config": request.config.model_dump(mode="json")})
+        _refuse_other(started[0].payload, now, request.name)
+        return Result(
+            verdicts=stored_verdicts(ledger),
+            n_candidates=int(end.payload["n_candidates"]),
+            sentence=str(end.payload["sentence"]),
+        )

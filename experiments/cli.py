@@ -1,0 +1,66 @@
+"""`evoscale`: the command line. Commands live in `experiments.commands`, one file each.
+
+Torch and everything heavy is imported inside the commands, so that `--help` is quick. A
+mistake of the user's is one sentence on standard error and exit status 2; an
+interruption is exit status 130 and says how to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from experiments.commands import calibrate, doctor, evolve, report, train
+
+app = typer.Typer(
+    name="evoscale",
+    help="Evolve parts of neural networks, and tell honestly whether a winner is really better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("evolve")(evolve.evolve)
+app.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(train.train)
+app.command("calibrate")(calibrate.calibrate)
+app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    # Two threads in one process are slower than two processes; set before torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted: everything measured is kept; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not is_users(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether an error is about the request, so that its sentence is all a user needs."""
+    # Named, not imported: the modules may be heavy and are loaded only if they raised.
+    names = {
+        "ConfigError",
+        "CorpusError",
+        "EndpointError",
+        "LedgerError",
+        "ProgramError",
+        "SandboxUnavailable",
+        "UnknownControlError",
+        "UnknownFrameworkError",
+        "UnknownNameError",
+    }
+    return any(base.__name__ in names for base in type(error).__mro__) or isinstance(error, OSError)
+
+
+if __name__ == "__main__":
+    main()

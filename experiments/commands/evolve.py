@@ -1,0 +1,82 @@
+"""`evoscale evolve FRAMEWORK`: evolve a program and end in a verdict."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def evolve(
+    framework: Annotated[str, typer.Argument(help="What evolves: coefficient_dynamics, test_time_regression, ...")],
+    config: Annotated[Path | None, typer.Option(help="YAML file; options below win over it.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, a.b=c; may be repeated.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Candidates to propose.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the whole run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder under --runs; the same name goes on with a run.")] = None,
+    ladder: Annotated[str | None, typer.Option(help="Sizes: demo, laptop or paper.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="stdlib, stories, tinystories, or a .txt, .jsonl or .parquet file.")
+    ] = None,
+    api_base: Annotated[
+        str | None,
+        typer.Option(
+            envvar=["OPENAI_BASE_URL", "OPENAI_API_BASE"],
+            help="An OpenAI-compatible endpoint, such as http://host/v1; the key is read from OPENAI_API_KEY.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(envvar="OPENAI_MODEL", help="Model at that endpoint.")] = None,
+    start_program: Annotated[Path | None, typer.Option(help="A program file to start from.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default one a core.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Run candidates even where the kernel offers no isolation.")
+    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Evolve FRAMEWORK: propose, guard, measure, judge; ends in a verdict and runs/NAME/report.html.
+
+    Without an endpoint the embedded operator catalogue proposes (no LLM, no network).
+    The same command again goes on with an interrupted run, or shows a finished one.
+    """
+    from evolution.config import load_config
+    from evolution.session import evolve as run_evolution
+    from experiments.live import LiveView
+
+    overrides: dict[str, Any] = {
+        "framework": framework,
+        "iterations": iterations,
+        "seed": seed,
+        "name": name,
+        "ladder": ladder,
+        "corpus.source": corpus,
+        "start_program": str(start_program) if start_program else None,
+        "workers": workers,
+        "limits.allow_unsandboxed": allow_unsandboxed or None,
+        **endpoint_overrides(api_base, model),
+    }
+    resolved = load_config(config, set_, overrides)
+    with LiveView(quiet=json_output) as view:
+        result = run_evolution(resolved, runs, arguments=sys.argv[1:], listener=view.listen)
+        view.finish(result)
+    if json_output:
+        print(
+            json.dumps(
+                {
+                    "sentence": result.sentence,
+                    "n_candidates": result.n_candidates,
+                    "verdicts": [dict(verdict) for verdict in result.verdicts],
+                    "report": str(view.report) if view.report else None,
+                }
+            )
+        )
+
+
+def endpoint_overrides(api_base: str | None, model: str | None) -> dict[str, Any]:
+    """Settings of an endpoint given by flag or environment; none of the two leaves the file's."""
+    if api_base is None and model is None:
+        return {}
+    return {"proposer.kind": "endpoint", "proposer.api_base": api_base, "proposer.model": model}

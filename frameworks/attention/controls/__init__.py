@@ -1,0 +1,1 @@
+"""Blocks of known mechanisms, each with what the pipeline must conclude about it."""

@@ -1,0 +1,1 @@
+"""Controls written in the vocabulary of coefficient dynamics."""
