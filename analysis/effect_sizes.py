@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.differences import ORDINARY, Spread, checked_differences, checked_share, spread_of
+from analysis.noncentral_t import noncentrality
 from analysis.paired_tests import paired_t
 
-_LARGE_T = 1e4
-"""Above this |t| the noncentral t distribution function loses its digits, and its limit has them all."""
+LEAST_BOOTSTRAP = 5
+"""Fewest pairs that are resampled; four pairs have 35 distinct resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,34 +74,6 @@ def d_z(differences: ArrayLike, *, confidence: float = 0.95) -> StandardizedEffe
         confidence=level,
         spread=spread,
     )
-
-
-def noncentrality(t: float, df: int, probability: float) -> float:
-    """The delta for which a noncentral t (df, delta) lies at or below `t` with the given probability.
-
-    Falls in `probability`. For |t| above 1e4 the normal part of T = (Z + delta) / sqrt(V / df) no longer
-    matters and delta is a quantile of t sqrt(V / df), V chi-squared.
-    """
-    from scipy.optimize import brentq
-    from scipy.stats import chi2, nct
-
-    if abs(t) > _LARGE_T:
-        share = 1 - probability if t > 0 else probability
-        return t * math.sqrt(float(chi2.ppf(share, df)) / df)
-
-    def excess(delta: float) -> float:
-        return float(nct.cdf(t, df, delta)) - probability
-
-    step = 1.0 + abs(t)
-    low, high = t - step, t + step
-    while excess(low) < 0:
-        low -= step
-        step *= 2
-    step = 1.0 + abs(t)
-    while excess(high) > 0:
-        high += step
-        step *= 2
-    return float(brentq(excess, low, high, xtol=1e-10))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +174,12 @@ def bootstrap_interval(
         n_resamples: resamples to draw.
 
     Raises:
-        ValueError: fewer than two pairs, a value that is not finite, a level outside (0, 1), or resamples on which
+        ValueError: fewer than five pairs, a value that is not finite, a level outside (0, 1), or resamples on which
             the correction is not defined (a statistic that hardly varies).
     """
     values = checked_differences(differences)
+    if values.size < LEAST_BOOTSTRAP:
+        raise ValueError(f"a bootstrap needs at least {LEAST_BOOTSTRAP} pairs; got {values.size}")
     level = checked_share("confidence", confidence)
     spread = spread_of(values)
     estimate = float(np.asarray(statistic(values, axis=0), dtype=np.float64))

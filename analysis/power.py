@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from analysis.differences import checked_alternative, checked_share
+from analysis.noncentral_t import noncentral_t_cdf, noncentral_t_sf
 
 MOST_PAIRS = 1_000_000
 """Where `pairs_needed` stops looking."""
@@ -36,17 +37,16 @@ def paired_power(effect: float, n_pairs: int, *, alpha: float = 0.05, alternativ
     if not math.isfinite(effect):
         raise ValueError(f"effect must be finite; got {effect!r}")
     from scipy.special import stdtrit
-    from scipy.stats import nct
 
     toward = {"less": -effect, "greater": effect, "two-sided": abs(effect)}[side] * math.sqrt(n_pairs)
     df = n_pairs - 1
     cut = float(stdtrit(df, 1 - (alpha / 2 if side == "two-sided" else alpha)))
     if abs(toward) > 1e3 + 10 * abs(cut):
         return 1.0 if toward > 0 else 0.0
-    found = float(nct.sf(cut, df, toward))
+    found = noncentral_t_sf(cut, df, toward)
     if side == "two-sided":
-        found += float(nct.cdf(-cut, df, toward))
-    return min(1.0, max(0.0, found))
+        found += noncentral_t_cdf(-cut, df, toward)
+    return min(1.0, found)
 
 
 def pairs_needed(

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Corpus:
     tokenizer_hash: str
     vocab_size: int
     entropy_floor: float | None
-    meta: dict[str, Any]
+    meta: dict[str, Any] = field(repr=False, compare=False)
 
     @property
     def end_of_document(self) -> int:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
+Part = str | int | np.integer[Any]
 
-def seed_of(*key: str | int) -> int:
+
+def seed_of(*key: Part) -> int:
     """The seed that belongs to `key`: the first 63 bits of the sha256 of its canonical JSON.
 
     Args:
@@ -35,12 +37,12 @@ def seed_of(*key: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:8], "big") >> 1
 
 
-def numpy_generator(*key: str | int) -> np.random.Generator:
+def numpy_generator(*key: Part) -> np.random.Generator:
     """A numpy generator (PCG64) seeded by `key`; raises as `seed_of` does."""
     return np.random.Generator(np.random.PCG64(seed_of(*key)))
 
 
-def torch_generator(*key: str | int) -> torch.Generator:
+def torch_generator(*key: Part) -> torch.Generator:
     """A torch generator on the CPU seeded by `key`; raises as `seed_of` does."""
     import torch
 

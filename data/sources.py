@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data.corpus_error import CorpusError, near_matches
-from data.text_files import READERS, check_file, pieces, read_documents
+from data.text_files import READERS, check_file, file_digest, pieces, read_documents
 
 SOURCES = ("stdlib", "stories", "tinystories")
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "__pycache__", "site-packages", "dist-packages"})
@@ -104,9 +104,7 @@ class StandardLibrary:
         """sha256 over every file's relative path and bytes."""
         digest = hashlib.sha256(b"stdlib 1")
         for file in self.files:
-            content = (self._root / file).read_bytes()
-            digest.update(f"\n{file}\n{len(content)}\n".encode())
-            digest.update(content)
+            digest.update(file_digest(self._root / file, file).encode())
         return digest.hexdigest()
 
     def documents(self) -> Iterator[str]:
@@ -131,11 +129,7 @@ class TextFile:
 
     def fingerprint(self) -> str:
         """sha256 of the file's bytes and of how it is read."""
-        digest = hashlib.sha256(f"file 1 {self._path.suffix.lower()} {self._text_field}\n".encode())
-        with self._path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        return digest.hexdigest()
+        return file_digest(self._path, f"file 1 {self._path.suffix.lower()} {self._text_field}")
 
     def documents(self) -> Iterator[str]:
         """As `read_documents` gives them."""

@@ -9,6 +9,7 @@ even, and a piece is hundreds of context windows long.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -75,6 +76,14 @@ def check_file(path: Path) -> None:
                 raise CorpusError(f"the corpus file {str(path)!r} is empty; it needs text")
     except OSError as error:
         raise CorpusError(f"the corpus file {str(path)!r} cannot be read ({error.strerror})") from error
+
+
+def file_digest(path: Path, kind: str) -> str:
+    """sha256 over `kind` and the bytes of the file at `path`; raises CorpusError where it cannot be read."""
+    digest = hashlib.sha256(f"{kind}\n".encode())
+    for block, _ in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _text_documents(path: Path, text_field: str) -> Iterator[str]:
@@ -192,7 +201,7 @@ def _holds(path: Path, marker: bytes) -> bool:
     for block, _ in _blocks(path):
         if marker in tail + block:
             return True
-        tail = block[-len(marker) :]
+        tail = (tail + block)[-len(marker) :]
     return False
 
 

@@ -205,6 +205,6 @@ def _sprint(request: Request, bench: Bench, confirmed: Mapping[str, tuple[Contro
         steps=SPRINT_STEPS,
         mean_difference=test.mean,
         sd=test.sd,
-        p_one_sided=test.p_value,
+        p_one_sided=test.p,
         n_pairs=len(differences),
     )

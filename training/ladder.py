@@ -1,7 +1,7 @@
 """Ladders of model sizes: what a candidate is measured at.
 
-Three ladders: `demo` (minutes), `laptop` (an hour or two) and `paper` (the full study, for
-GPUs). A ladder also holds the order of a staged search: a cheap size for every candidate,
+Four ladders: `debug` (does it run), `demo` (minutes), `laptop` (an hour or two) and `paper`
+(the full study, for GPUs). A ladder also holds the order of a staged search: a cheap size for every candidate,
 dearer ones for the best so far, always at a size's full horizon, because a short run
 ranks the sprinters first.
 
@@ -268,12 +268,37 @@ def _paper() -> Ladder:
     )
 
 
-_LADDERS: dict[str, Callable[[], Ladder]] = {"demo": _demo, "laptop": _laptop, "paper": _paper}
+def _debug() -> Ladder:
+    def at(d_model: int) -> Size:
+        return Size(
+            name=f"d{d_model}",
+            d_model=d_model,
+            n_layers=1,
+            n_heads=d_model // 8,
+            steps=12,
+            learning_rate=1e-2,
+            batch_size=4,
+            seq_len=32,
+            eval_every=6,
+            eval_tokens=1_024,
+        )
+
+    return Ladder(
+        name="debug",
+        summary="two toy sizes, twelve steps: does it run at all",
+        sizes=(at(16), at(24)),
+        vocab_size=512,
+        corpus="stdlib",
+        stages=(Stage(size="d16", seeds=2), Stage(size="d24", seeds=2, keep=2)),
+    )
+
+
+_LADDERS: dict[str, Callable[[], Ladder]] = {"debug": _debug, "demo": _demo, "laptop": _laptop, "paper": _paper}
 
 
 @cache
 def ladder(name: str) -> Ladder:
-    """The ladder called `name`: `demo`, `laptop` or `paper`.
+    """The ladder called `name`: `debug`, `demo`, `laptop` or `paper`.
 
     Raises:
         UnknownNameError: there is none; the message names the near match and all ladders.

@@ -47,9 +47,7 @@ def noise_floor(run: Callable[[Tensor], Tensor], x: Tensor, tolerance: Tolerance
     return moved
 
 
-def leak_size(
-    difference: Tensor, scale: float, tolerance: Tolerance, noise: Callable[[], Tensor]
-) -> float:
+def leak_size(difference: Tensor, scale: float, tolerance: Tolerance, noise: Callable[[], Tensor]) -> float:
     """The relative size of a confirmed difference, or 0.0.
 
     Args:

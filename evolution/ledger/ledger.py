@@ -129,8 +129,15 @@ class Ledger:
         return self.record_many([(kind, payload, key)])[0]
 
     def record_once(self, kind: str, payload: Mapping[str, Any], key: str) -> bool:
-        """Record an event unless its kind and key are already recorded; whether it was. Errors as in `record`."""
-        with self._guard:
+        """Record an event unless its kind and key are on record (a resume): then the first one stands.
+
+        Returns:
+            Whether it was recorded now.
+
+        Raises:
+            As `record`, without DuplicateEventError.
+        """
+        with self._database.guard:
             if self.event(kind, key) is not None:
                 return False
             self.record(kind, payload, key)

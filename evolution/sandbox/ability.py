@@ -16,7 +16,7 @@ from .environment import worker_environment
 _PROBE_SECONDS = 30
 
 
-class SandboxUnavailable(RuntimeError):
+class SandboxUnavailable(RuntimeError):  # noqa: N818
     """This machine does not let untrusted code be confined; the message says why and what to do."""
 
 

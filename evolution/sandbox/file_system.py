@@ -43,7 +43,7 @@ def build_file_system(binds: Sequence[Bind], devices: Sequence[str], scratch_byt
     Raises:
         OSError: the kernel refused a step; the message names it.
     """
-    plan = _resolved(binds)
+    plan, links = _resolved(binds)
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     base = "/tmp" if os.path.isdir("/tmp") else "/var"
     linux.mount("root", base, "tmpfs", _SAFE, "size=4m,mode=0755")
@@ -56,50 +56,52 @@ def build_file_system(binds: Sequence[Bind], devices: Sequence[str], scratch_byt
     _make_devices(devices, scratch_bytes)
     linux.mount("tmp", "/tmp", "tmpfs", _SAFE, f"size={scratch_bytes},nr_inodes={_MOST_FILES},mode=1777")
     os.symlink("/tmp", "/var/tmp")
-    for path, real, writable in plan:
-        within_writable = any(other[2] and path.startswith(other[0] + "/") for other in plan)
-        if writable or path != real or within_writable or not _is_same(path, _OLD + real):
-            _bind(path, real, writable)  # else it is there already, within a folder that is shown read-only
+    for path in plan:
+        _bind(path, plan)
+    for path, real in links.items():
+        if not os.path.lexists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(real, path)
     linux.mount("proc", "/proc", "proc", _SAFE | linux.MS_NOEXEC)
-    _restrict("/proc", linux.MS_RDONLY)
+    for path in ("/proc", "/dev"):
+        _restrict(path, linux.MS_RDONLY)
 
     linux.detach(_OLD)
     os.rmdir(_OLD)
     _restrict("/", linux.MS_RDONLY)
 
 
-def _resolved(binds: Sequence[Bind]) -> list[tuple[str, str, bool]]:
-    """(path, real path, writable), shallow first; links are followed while the machine's own tree is still there."""
-    rows: dict[str, tuple[str, str, bool]] = {}
+def _resolved(binds: Sequence[Bind]) -> tuple[dict[str, bool], dict[str, str]]:
+    """What to mount (real path -> writable), shallow first, and the links that lead there (path -> real path).
+
+    Links are followed now, while the machine's own tree is still there.
+    """
+    plan: dict[str, bool] = {}
+    links: dict[str, str] = {}
     for bind in binds:
         path, real = os.path.abspath(bind.path), os.path.realpath(bind.path)
         if not os.path.exists(real):
             raise FileNotFoundError(errno.ENOENT, "no such file or folder", bind.path)
-        writable = bind.writable or (path in rows and rows[path][2])
-        rows[path] = (path, real, writable)
-    return sorted(rows.values(), key=lambda row: (row[0].count("/"), row[0]))
+        plan[real] = plan.get(real, False) or bind.writable
+        if path != real:
+            links[path] = real
+    return dict(sorted(plan.items(), key=lambda row: (row[0].count("/"), row[0]))), links
 
 
-def _bind(path: str, real: str, writable: bool) -> None:
-    """Show the machine's `real` at `real`, and at `path` too where a link of the machine led there."""
-    if path != real and not os.path.lexists(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.symlink(real, path)
-    source = _OLD + real
+def _bind(path: str, plan: dict[str, bool]) -> None:
+    """Show the machine's `path` at the same place."""
+    writable = plan[path]
+    above = [other for other in plan if path.startswith(other + "/")]
+    if not writable and above and not plan[above[-1]]:
+        return  # there already, within a folder that is shown read-only
+    source = _OLD + path
     if os.path.isdir(source):
-        os.makedirs(real, exist_ok=True)
-    elif not os.path.exists(real):
-        os.makedirs(os.path.dirname(real), exist_ok=True)
-        os.close(os.open(real, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
-    linux.mount(source, real, flags=linux.MS_BIND | linux.MS_REC)
-    _restrict(real, _SAFE if writable else _SAFE | linux.MS_RDONLY, recursive=True)
-
-
-def _is_same(path: str, other: str) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except OSError:
-        return False
+        os.makedirs(path, exist_ok=True)
+    elif not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+    linux.mount(source, path, flags=linux.MS_BIND | linux.MS_REC)
+    _restrict(path, _SAFE if writable else _SAFE | linux.MS_RDONLY, recursive=True)
 
 
 def _make_devices(devices: Sequence[str], scratch_bytes: int) -> None:

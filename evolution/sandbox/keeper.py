@@ -8,6 +8,7 @@ descendant are dead and reaped; if it is killed itself, the kernel kills them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import select
@@ -22,7 +23,15 @@ from . import system_calls as linux
 from .file_system import Bind, build_file_system
 from .namespaces import enter_keeper_namespaces
 from .protocol import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES, pack_report
-from .usage import all_processes, deleted_bytes, descendants, folder_bytes, measure_usage, own_memory, shared_memory_once
+from .usage import (
+    all_processes,
+    deleted_bytes,
+    descendants,
+    folder_bytes,
+    measure_usage,
+    memory_counted_once,
+    own_memory,
+)
 from .worker import run_worker
 
 _TICK = 0.025
@@ -73,6 +82,7 @@ class _Keeper:
         self.status: int | None = None
         self.verdict: dict[str, Any] | None = None
         self.head, self.tail = bytearray(), bytearray()
+        self.dropped = False
         self.result = bytearray()
 
     def run(self, report: int) -> bytes:
@@ -80,8 +90,6 @@ class _Keeper:
         result_read, result_write = os.pipe()
         output_read, output_write = os.pipe()
         with contextlib.suppress(OSError):
-            import fcntl
-
             fcntl.fcntl(output_write, _SET_PIPE_SIZE, _PIPE_BYTES)
         started = time.monotonic()
         self.born_with = own_memory("self")[0]
@@ -89,8 +97,14 @@ class _Keeper:
         if self.worker == 0:
             if not self.confined:
                 linux.control_process(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-            folder = self.scratch or self.private
-            run_worker(self.call, result=result_write, output=output_write, scratch=folder, gpu=self.gpu)
+            run_worker(
+                self.call,
+                result=result_write,
+                output=output_write,
+                folder=self.scratch or self.private,
+                private=self.private,
+                gpu=self.gpu,
+            )
         for descriptor in (result_write, output_write):
             os.close(descriptor)
         for descriptor in (result_read, output_read):
@@ -161,8 +175,9 @@ class _Keeper:
             elif not self.confined and os.getppid() != self.parent:
                 self.verdict = {"kind": "killed", "reason": "the warm parent died"}
             elif now >= next_look:
-                next_look = now + _TICK
                 self._look(now)
+                looked = time.monotonic()
+                next_look = looked + max(_TICK, 5 * (looked - now))
             if self.verdict is not None:
                 return
 
@@ -174,8 +189,9 @@ class _Keeper:
         in_files = sum(_used(folder) for folder in ("/tmp", "/dev/shm")) if self.confined else 0
         memory = usage.memory_bytes + in_files
         if memory > limits["memory_bytes"] and len(pids) > 1:
-            once = shared_memory_once(pids)
-            memory = memory if once is None else once + in_files
+            for _ in range(2):  # twice: a process that ends between two readings makes the shares of the others larger
+                once = memory_counted_once(self._pids(), self.born_with)
+                memory = memory if once is None else min(memory, once + in_files)
         if memory > limits["memory_bytes"]:
             self.verdict = {"kind": "out_of_memory", "limit": limits["memory_bytes"]}
         elif usage.tasks > limits["processes"]:
@@ -255,7 +271,7 @@ class _Keeper:
             del self.tail[:-MAX_OUTPUT_BYTES]
 
     def _tail_text(self) -> bytes:
-        return (b"\n...\n" if getattr(self, "dropped", False) else b"") + bytes(self.tail)
+        return (b"\n...\n" if self.dropped else b"") + bytes(self.tail)
 
 
 def _used(folder: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from . import system_calls
 from .system_call_filter import install_filter
 
@@ -26,9 +28,7 @@ def drop_privileges(*, allow_memory_files: bool) -> None:
         (system_calls.PR_CAP_AMBIENT, _CLEAR_ALL_AMBIENT),
         (system_calls.PR_SET_SECUREBITS, _NO_ROOT_LOCKED),
     ):
-        try:
+        with contextlib.suppress(OSError):  # an ordinary user without namespaces may not, and has nothing to clear
             system_calls.control_process(option, value)
-        except OSError:
-            pass  # an ordinary user without namespaces has nothing to clear and may not set them
     system_calls.drop_all_capabilities()
     install_filter(allow_memory_files=allow_memory_files)

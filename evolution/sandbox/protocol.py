@@ -21,6 +21,7 @@ MAX_RESULT_BYTES = 16 << 20
 MAX_FRAME_BYTES = 256 << 20
 MAX_OUTPUT_BYTES = 16 << 10
 
+_LONGEST_WAIT = 60.0  # poll takes its time as a C int of milliseconds
 _LENGTH = struct.Struct("!I")
 
 
@@ -85,10 +86,12 @@ def read_report(descriptor: int, seconds: float) -> tuple[dict[str, Any], bytes]
     poller.register(descriptor, select.POLLIN)
     while True:
         left = until - time.monotonic()
-        if left <= 0 or not poller.poll(left * 1000):
+        if left <= 0:
             if (report := _unpack_report(data)) is not None:
-                return report
+                return report  # whole, though somebody still holds the pipe
             raise TimeoutError("no report in time")
+        if not poller.poll(min(left, _LONGEST_WAIT) * 1000):
+            continue
         chunk = os.read(descriptor, 1 << 20)
         if not chunk:
             return _unpack_report(data)

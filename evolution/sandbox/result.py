@@ -53,7 +53,9 @@ class Raised(_Ending):
     status: ClassVar[str] = "raised"
 
     def __str__(self) -> str:
-        return f"raised {self.error}: {self.detail.strip().splitlines()[-1] if self.detail.strip() else ''}".rstrip(": ")
+        return f"raised {self.error}: {self.detail.strip().splitlines()[-1] if self.detail.strip() else ''}".rstrip(
+            ": "
+        )
 
 
 @dataclass(frozen=True)

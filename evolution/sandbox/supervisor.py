@@ -30,6 +30,7 @@ from typing import IO, Any
 
 from .ability import SandboxUnavailable, sandbox_ability
 from .environment import check_extra_environment, worker_environment
+from .leftovers import make_harmless
 from .limits import Limits
 from .protocol import read_report, receive_frame, send_frame
 from .result import Exited, Killed, OutOfMemory, Raised, Returned, TimedOut, WorkerResult
@@ -45,6 +46,7 @@ WARM_MODULES = (
 """What the warm parent imports before it forks; one that cannot be imported is left out."""
 
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_NOT_TO_GIVE = frozenset({"/", "/dev", "/etc", "/proc", "/run", "/sys", "/tmp", "/var"})
 _START_SECONDS = 180.0
 _GRACE_SECONDS = 10.0
 _LAST_GRACE_SECONDS = 5.0
@@ -115,8 +117,9 @@ class Sandbox:
             arguments: a finite JSON value.
             limits: what the worker may spend.
             readable: files and folders of the machine that it may read beside the code.
-            scratch: a folder that it may write and that stays; without one it has a folder that dies with it.
-                It is the working folder either way.
+            scratch: a folder that it may write and that stays, and its working folder. What the worker left there
+                is untrusted content; links and special files in it are removed when the call ends. Without one the
+                working folder is private and dies with the worker.
             environment: variables beside the clean environment; names that look like secrets are refused.
 
         Returns:
@@ -146,6 +149,8 @@ class Sandbox:
         finally:
             with self._lock:
                 self._calls.pop(number, None)
+            if scratch is not None:
+                make_harmless(request["scratch"])
         return result
 
     def cancel_all(self) -> int:
@@ -197,7 +202,7 @@ class Sandbox:
             if not zygote.is_dead():  # only this call's keeper died
                 break
         reason = "cancelled" if self._is_cancelled(number) else "the process that kept the worker was killed"
-        return Killed(signal.SIGKILL, reason, seconds=time.monotonic() - started)
+        return Killed(int(signal.SIGKILL), reason, seconds=time.monotonic() - started)
 
     def _is_cancelled(self, number: int) -> bool:
         with self._lock:
@@ -213,7 +218,7 @@ class _Zygote:
         self._sending = threading.Lock()
         self._greeting_lock = threading.Lock()
         self._greeting: dict[str, Any] | None = None
-        self._last_words: IO[bytes] = tempfile.TemporaryFile()
+        self._last_words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         mode = "namespaces" if confined else "bare"
         arguments = [str(theirs.fileno()), str(os.getpid()), mode]
         import_path = [*(path for path in sys.path if path), str(Path(__file__).parents[2])]
@@ -242,7 +247,9 @@ class _Zygote:
                     self.end()
                     self._last_words.seek(0)
                     words = self._last_words.read().decode(errors="replace").strip()[-2000:]
-                    message = f"The sandbox's warm parent did not start ({type(error).__name__}). Its last words: {words}"
+                    message = (
+                        f"The sandbox's warm parent did not start ({type(error).__name__}). Its last words: {words}"
+                    )
                     raise SandboxUnavailable(message) from error
                 self._channel.settimeout(None)
             return self._greeting
@@ -264,6 +271,9 @@ class _Zygote:
                 return read_report(read, seconds + _GRACE_SECONDS)
             except TimeoutError:
                 self.kill(number)
+            except BaseException:  # Ctrl-C: nobody will take the report
+                self.kill(number)
+                raise
             try:
                 read_report(read, _LAST_GRACE_SECONDS)
             except TimeoutError:
@@ -321,8 +331,8 @@ def _checked_path(path: Path, *, folder: bool) -> str:
     absolute = os.path.abspath(path)
     if not (os.path.isdir(absolute) if folder else os.path.exists(absolute)):
         raise ValueError(f"{absolute!r} is no existing {'folder' if folder else 'file or folder'}: create it first.")
-    if os.path.realpath(absolute) == "/":
-        raise ValueError("The root folder cannot be given to a worker: name the folder it needs.")
+    if os.path.realpath(absolute) in _NOT_TO_GIVE:
+        raise ValueError(f"{absolute!r} as a whole cannot be given to a worker: name the folder in it that is needed.")
     return absolute
 
 
@@ -337,7 +347,7 @@ def _result(head: dict[str, Any], raw: bytes, limits: Limits) -> WorkerResult:
             return TimedOut(verdict["limit"], verdict["clock"], **spent)
         if verdict["kind"] == "out_of_memory":
             return OutOfMemory(verdict["limit"], **spent)
-        return Killed(signal.SIGKILL, verdict["reason"], **spent)
+        return Killed(int(signal.SIGKILL), verdict["reason"], **spent)
     code = os.waitstatus_to_exitcode(head["status"])
     if code == -signal.SIGXCPU and limits.cpu_seconds is not None:
         return TimedOut(limits.cpu_seconds, "cpu", **spent)

@@ -40,36 +40,32 @@ def own_memory(pid: int | str) -> tuple[int, int]:
 
 
 def measure_usage(pids: list[int], born_with: int) -> Usage:
-    """What `pids` use together.
+    """What `pids` use together. A page that a parent and its children share is counted for each of them.
 
     Args:
         pids: the worker and its descendants.
-        born_with: own memory a worker has at birth, in bytes (pages it shares with the warm parent until it writes).
+        born_with: own memory of a worker at birth, in bytes: pages of the warm parent, which it may rewrite for free.
     """
     tasks, memory, ticks = 0, 0, 0
     for pid in pids:
         own, threads = own_memory(pid)
-        memory += max(0, own - born_with)
+        memory += own
         tasks += threads
         ticks += _cpu_ticks(pid)
-    return Usage(tasks, memory, ticks / _TICKS)
+    return Usage(tasks, max(0, memory - born_with), ticks / _TICKS)
 
 
-def shared_memory_once(pids: list[int]) -> int | None:
+def memory_counted_once(pids: list[int], born_with: int) -> int | None:
     """Own memory of `pids` in bytes with each shared page counted once; None where the kernel does not tell.
 
-    Slower than `measure_usage` (the kernel walks page tables): for deciding when that one, which counts the pages
-    that a parent and its children share several times, is over a limit. This process, which shares the same pages
-    of the warm parent as they do, is the yardstick for what they were born with.
+    Slower than `measure_usage` (the kernel walks page tables): for when that one is over a limit.
     """
     shares = [_proportional(pid) for pid in pids]
-    yardstick = _proportional("self")
-    if yardstick is None or any(share is None for share in shares):
-        return None
-    return sum(max(0, share - yardstick) for share in shares if share is not None)
+    known = [share for share in shares if share is not None]
+    return max(0, sum(known) - born_with) if len(known) == len(shares) else None
 
 
-def _proportional(pid: int | str) -> int | None:
+def _proportional(pid: int) -> int | None:
     total, seen = 0, 0
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
@@ -78,7 +74,7 @@ def _proportional(pid: int | str) -> int | None:
                 if name in _SHARES:
                     total += int(value.split()[0]) << 10
                     seen += 1
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
     except (OSError, ValueError):
         return None

@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import os
+import random
 import resource
 import signal
 import sys
@@ -27,20 +28,21 @@ _DETAIL_CHARACTERS = 8000
 _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
 
-def run_worker(call: dict[str, Any], *, result: int, output: int, scratch: str, gpu: bool) -> NoReturn:
+def run_worker(call: dict[str, Any], *, result: int, output: int, folder: str, private: str, gpu: bool) -> NoReturn:
     """Become the worker of one call, run its target, write one JSON object to `result` and leave.
 
     Args:
         call: target ("package.module:function"), arguments (JSON text), limits, environment.
         result: descriptor that only this process holds for writing.
         output: descriptor that takes stdout and stderr.
-        scratch: working folder.
+        folder: working folder.
+        private: folder that dies with the worker: its home and its place for temporary files.
         gpu: GPU devices are visible.
     """
     code = 70
     try:
         try:
-            _settle(call, result, output, scratch)
+            _settle(call, result, output, folder, private)
             _limit(call["limits"], gpu=gpu)
             drop_privileges(allow_memory_files=gpu)
         except BaseException as error:
@@ -51,7 +53,7 @@ def run_worker(call: dict[str, Any], *, result: int, output: int, scratch: str, 
         os._exit(code)
 
 
-def _settle(call: dict[str, Any], result: int, output: int, scratch: str) -> None:
+def _settle(call: dict[str, Any], result: int, output: int, folder: str, private: str) -> None:
     """Session, descriptors (0 to 3 and no others), signals, environment, working folder."""
     os.setsid()
     for which in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
@@ -63,14 +65,15 @@ def _settle(call: dict[str, Any], result: int, output: int, scratch: str) -> Non
     os.dup2(output, 2, inheritable=True)
     os.dup2(keep, _RESULT, inheritable=False)
     os.closerange(_RESULT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     faulthandler.enable(file=2, all_threads=False)
     os.umask(0o022)
-    os.chdir(scratch)
-    os.environ.update({"HOME": scratch, "TMPDIR": scratch, **call["environment"]})
+    os.chdir(folder)
+    os.environ.update({"HOME": private, "TMPDIR": private, **call["environment"]})
     tempfile.tempdir = None
+    random.seed(0)  # Python seeds it anew at every fork
     linux.control_process(linux.PR_SET_DUMPABLE, 1)
 
 
@@ -159,8 +162,11 @@ def _name(error: BaseException) -> str:
 
 
 def _detail(error: BaseException) -> str:
+    """Its traceback, without this module's own frame if there are others."""
     try:
-        return "".join(traceback.format_exception(error, limit=-12))[-_DETAIL_CHARACTERS:]
+        trace = error.__traceback__
+        trace = trace.tb_next if trace and trace.tb_next else trace
+        return "".join(traceback.format_exception(error.with_traceback(trace), limit=-12))[-_DETAIL_CHARACTERS:]
     except BaseException:
         return f"{_name(error)} (its message could not be shown)"
 

@@ -14,7 +14,6 @@ import contextlib
 import gc
 import importlib
 import os
-import random
 import select
 import signal
 import socket
@@ -162,8 +161,7 @@ class _Zygote:
 
 
 def _fix_global_randomness() -> None:
-    """Every worker starts from the same state of the global generators."""
-    random.seed(0)
+    """Every worker starts from the same state of the global generators (Python's own is set in the worker)."""
     for name in ("numpy.random", "torch"):
         module = sys.modules.get(name)
         if module is not None:

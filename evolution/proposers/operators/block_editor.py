@@ -122,6 +122,10 @@ class BlockEditor:
         """Names of the method's positional parameters without `self`."""
         return [parameter.name.value for parameter in self.method(name).params.params[1:]]
 
+    def attributes(self) -> set[str]:
+        """Attributes of `self` that the class reads, assigns or calls."""
+        return self_attributes(self._members)
+
     def _called(self, name: str) -> bool:
         others = [m for m in self._members if not (isinstance(m, cst.FunctionDef) and m.name.value == name)]
         return name in self_attributes(others)
@@ -244,8 +248,14 @@ class BlockEditor:
                 return i
         raise ForeignBlockError(f"{self.slots.coefficients} never assigns {self.slots.coefficient}")
 
-    def _kernel_start(self) -> int:
-        """Index of the kernel's first statement: an operator's kernel may prepare something before assigning."""
+    def kernel_start(self) -> int:
+        """Index of the kernel's first statement in the method that makes the coefficients.
+
+        An operator's kernel may prepare something before it assigns.
+
+        Raises:
+            ForeignBlockError: that method is missing or never assigns the coefficients.
+        """
         body, index = self.body(self.slots.coefficients), self._kernel_index()
         marker = marker_of(body[index])
         while marker and index and marker_of(body[index - 1]) == marker:
@@ -266,7 +276,7 @@ class BlockEditor:
         self._check_coefficients_return()
         rename = {"w": self.slots.coefficient}
         if edit.masked:
-            start = self._kernel_start()
+            start = self.kernel_start()
             new = parse_statements(source_of(self._rename(method, edit.masked, rename)), marker=name)
             body = self.body(method)
             self.set_body(method, [*body[:start], *new, *body[start:]])

@@ -69,12 +69,12 @@ def _top_k(choice: Choice) -> Edit:
 
 def _local_window(choice: Choice) -> Edit:
     size, growth = int(choice["size"]), int(choice["growth"])
-    heads = f" * {growth} ** torch.arange(s.shape[1], device=s.device).view(-1, 1, 1)" if growth > 1 else ""
-    return Edit(
-        masked="lag = torch.arange(s.shape[-1], device=s.device)\n"
-        "lag = lag.unsqueeze(-1) - lag\n"
-        f's = s.masked_fill(lag >= {size}{heads}, float("-inf"))'
-    )
+    limit = f"{size}"
+    lines = "lag = torch.arange(s.shape[-1], device=s.device)\nlag = lag.unsqueeze(-1) - lag\n"
+    if growth > 1:
+        limit = "window"
+        lines += f"window = {size} * {growth} ** torch.arange(s.shape[1], device=s.device).view(-1, 1, 1)\n"
+    return Edit(masked=lines + f's = s.masked_fill(lag >= {limit}, float("-inf"))')
 
 
 def _differential(choice: Choice) -> Edit:

@@ -82,8 +82,8 @@ def _scalar_transition(choice: Choice) -> Edit:
     return Edit(
         init="self.transition_weight = nn.Parameter(torch.zeros(n_heads, head_dim))\n"
         f"self.transition_bias = nn.Parameter(torch.full((n_heads, 1), {float(choice['bias'])}))",
-        optional="transition = (x.unflatten(-1, self.transition_weight.shape) * self.transition_weight).sum(-1)\n"
-        "return F.logsigmoid(transition.transpose(1, 2) + self.transition_bias)",
+        optional="transition = x.unflatten(-1, self.transition_weight.shape) * self.transition_weight\n"
+        "return F.logsigmoid(transition.sum(-1).transpose(1, 2) + self.transition_bias)",
     )
 
 

@@ -20,7 +20,7 @@ def _distance(name: str) -> str:
 
 def _input_score(weight: str, name: str) -> str:
     """Statements that put one number a position and head, read from x, into `name` (B, H, T)."""
-    return f"{name} = (x.unflatten(-1, self.{weight}.shape) * self.{weight}).sum(-1).transpose(1, 2)\n"
+    return f"{name} = x.unflatten(-1, self.{weight}.shape) * self.{weight}\n{name} = {name}.sum(-1).transpose(1, 2)\n"
 
 
 def _distance_bias(choice: Choice) -> Edit:
@@ -44,7 +44,7 @@ def _relative_bias(choice: Choice) -> Edit:
 def _adaptive_span(choice: Choice) -> Edit:
     return Edit(
         init=f"self.log_span = nn.Parameter(torch.full((n_heads, 1, 1), math.log({float(choice['span'])})))",
-        scores=_distance("reach") + f"s = s - F.relu(reach - torch.exp(self.log_span)) / {float(choice['ramp'])}",
+        scores=_distance("reach") + f"s = s - F.softplus((reach - torch.exp(self.log_span)) / {float(choice['ramp'])})",
     )
 
 
@@ -71,7 +71,7 @@ def _head_temperature(choice: Choice) -> Edit:
 def _query_temperature(choice: Choice) -> Edit:
     return Edit(
         init="self.sharpness = nn.Parameter(torch.zeros(n_heads, head_dim))",
-        scores=_input_score("sharpness", "sharpness") + "s = s * 2.0 * torch.sigmoid(sharpness).unsqueeze(-1)",
+        scores=_input_score("sharpness", "sharp") + "s = s * 2.0 * torch.sigmoid(sharp).unsqueeze(-1)",
     )
 
 

@@ -234,7 +234,7 @@ SIGNAL_OPERATORS = (
     ),
     edit_operator(
         "centred_keys",
-        paper="Ioffe and Szegedy 2015 (centring, arXiv 1502.03167), as a causal mean",
+        paper="Zhang et al. 2024 (smoothed keys of SageAttention, arXiv 2410.02367), here with a causal mean",
         summary="subtract a learned share of the running mean from the keys",
         build=_centred_keys,
     ),

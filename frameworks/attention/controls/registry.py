@@ -27,7 +27,7 @@ LEAKS = (
     "always",
     "from a trained gate on",
     "beyond 64 tokens",
-    "at exactly 64 tokens",
+    "at multiples of 64 tokens",
     "in evaluation",
     "at large inputs",
     "across the batch",

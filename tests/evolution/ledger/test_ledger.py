@@ -105,6 +105,13 @@ def test_several_events_are_all_or_none(ledger: Ledger) -> None:
     assert ledger.record("note", {}) == 3
 
 
+def test_what_is_recorded_once_stands(ledger: Ledger) -> None:
+    assert ledger.record_once("fitness", {"candidate": "a", "value": 1.0}, "stage1:a")
+    assert ledger.record_once("fitness", {"candidate": "b", "value": 2.0}, "stage1:b")
+    assert not ledger.record_once("fitness", {"candidate": "a", "value": 3.0}, "stage1:a")
+    assert [event.payload["value"] for event in ledger.events("fitness")] == [1.0, 2.0]
+
+
 def test_a_run_is_recorded_once(ledger: Ledger, make_spec: Make, done: Json) -> None:
     ledger.commit_run("k1", make_spec(), done, cost_source="measured")
     with pytest.raises(DuplicateRunError, match="run k1 is already recorded"):

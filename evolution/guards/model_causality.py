@@ -1,0 +1,88 @@
+"""The whole language model, on tokens, exactly as it trains: a later token may not move an earlier feature.
+
+The layer's own probes see it alone. Here it stands behind the embedding, positions, norms and other layers, in
+float32 at the training batch and length, where a leak keyed on what a layer really sees must show.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from evolution.guards.precision import double_precision
+from evolution.guards.prefix import change_suffix
+from evolution.guards.report import GuardReport
+from evolution.guards.rounding import FLOAT32, FLOAT64, leak_size
+from evolution.guards.subject import ProbedSize, Subject
+from models.language_model import LanguageModel
+
+NAME = "model_causality"
+
+
+def check(subject: Subject) -> GuardReport:
+    """Every size in float32, alternating modes, the smallest in float64 too."""
+    trials = [(size, False, number % 2 == subject.probe_seed % 2) for number, size in enumerate(subject.sizes)]
+    trials += [(subject.smallest, True, True), (subject.smallest, True, False)]
+    for size, double, train in trials:
+        with double_precision() if double else nullcontext():
+            leak, evidence = _trial(subject, size, double=double, train=train)
+        if leak:
+            return GuardReport(
+                guard=NAME,
+                passed=False,
+                reason=(
+                    f"in the whole model a later token changes the features at position {evidence['to_position']} by "
+                    f"{leak:.2g} (relative; tokens after {evidence['after']} changed, length {size.seq_len}, batch "
+                    f"{size.batch_size}, {evidence['mode']} mode, {evidence['precision']}); position t may depend on "
+                    "tokens 0..t only"
+                ),
+                evidence={"leak": leak, **evidence},
+            )
+    return GuardReport(guard=NAME, passed=True, reason="no later token changes an earlier feature in the whole model")
+
+
+def _trial(
+    subject: Subject, size: ProbedSize, *, double: bool, train: bool
+) -> tuple[float, dict[str, float | int | str]]:
+    model: LanguageModel = subject.model(size)
+    model = (model.double() if double else model).train(train)
+    generator = subject.generator("model", size.d_model, int(double), int(train))
+    shape = (size.batch_size, size.seq_len)
+    # Squared uniform: common tokens repeat within a row, as words do.
+    draw = torch.rand(2, *shape, generator=generator, dtype=torch.float64).square()
+    tokens, others = (draw * size.vocab_size).long().to(subject.device)
+    cuts = torch.randint(0, size.seq_len - 1, (size.batch_size,), generator=generator).tolist()
+    changed = change_suffix(tokens, others, cuts)
+
+    def features(rows: Tensor) -> Tensor:
+        with torch.set_grad_enabled(train):
+            return model.hidden(rows).detach()
+
+    base, other = features(tokens), features(changed)
+    shared = torch.arange(size.seq_len) <= torch.tensor(cuts).unsqueeze(-1)  # (B, T)
+    mask = shared.unsqueeze(-1).to(base.device)
+    difference = torch.nan_to_num(torch.where(mask, (other - base).abs(), 0.0), nan=float("inf"))
+    tolerance = FLOAT64 if double else FLOAT32
+
+    def noise() -> Tensor:
+        moved = torch.zeros_like(base)
+        for given, output in ((tokens, base), (changed, other)):
+            weight = model.embedding.weight.detach().clone()
+            nudge = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
+            with torch.no_grad():
+                model.embedding.weight.mul_(1.0 + tolerance.nudge * nudge)
+                moved = torch.maximum(moved, (features(given) - output).abs())
+                model.embedding.weight.copy_(weight)
+        return torch.where(mask, moved, 0.0)
+
+    leak = leak_size(difference, float(base.abs().max()), tolerance, noise)
+    row, to = divmod(int(difference.amax(-1).flatten().argmax()), size.seq_len)
+    return leak, {
+        "to_position": to,
+        "after": cuts[row],
+        "mode": "train" if train else "eval",
+        "precision": "float64" if double else "float32",
+        "d_model": size.d_model,
+    }

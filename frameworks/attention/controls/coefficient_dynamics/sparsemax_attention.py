@@ -1,0 +1,67 @@
+"""Sparsemax instead of softmax: the projection on the simplex, with exact zeros.
+
+kind: honest
+expected: any
+paper: Martins & Astudillo 2016, arXiv 1602.02068
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Dynamics(nn.Module):
+    """Coefficients max(s_ij - tau_i, 0) with tau_i such that they sum to one."""
+
+    def __init__(self, d_model: int, n_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+
+    def signals(self, x, q, k, v):
+        """Queries, keys and values that enter the dynamics: three (B, H, T, D)."""
+        return q, k, v
+
+    def log_transition(self, x, k):
+        """log A_t as a scalar a head and step, (B, H, T), never above 0; None stands for A_t = I."""
+        return None
+
+    def impulse(self, x, k):
+        """b_j k_j, the state a key starts from: (B, H, T, D)."""
+        b = self.head_dim**-0.5
+        return b * k
+
+    def readout(self, x, q, k):
+        """s_ij = q_i^T h_i^(j): (B, H, T, T), row i the query, column j the key."""
+        s = q @ self.impulse(x, k).transpose(-1, -2)
+        log_a = self.log_transition(x, k)
+        if log_a is not None:
+            c = log_a.cumsum(-1)
+            s = s * torch.exp((c.unsqueeze(-1) - c.unsqueeze(-2)).clamp(max=0.0))
+        return s
+
+    def phi(self, s, visible):
+        """Projection of each visible row on the simplex; invisible readouts rank last."""
+        s = s - s.masked_fill(~visible, float("-inf")).amax(-1, keepdim=True)
+        z = s.masked_fill(~visible, -1e4)
+        ordered = z.sort(-1, descending=True).values
+        rank = torch.arange(1, s.shape[-1] + 1, device=s.device).to(s.dtype)
+        total = ordered.cumsum(-1) - 1.0
+        support = (rank * ordered > total).sum(-1, keepdim=True)
+        tau = total.gather(-1, support - 1) / support.to(s.dtype)
+        return F.relu(z - tau)
+
+    def eta(self, a):
+        """No normaliser: (B, H, T, 1)."""
+        return torch.ones_like(a[..., :1])
+
+    def output(self, x, v, y):
+        """The combined values y (B, H, T, D) as they leave the mechanism."""
+        return y
+
+    def forward(self, x, q, k, v):
+        q, k, v = self.signals(x, q, k, v)
+        visible = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril()
+        a = self.phi(self.readout(x, q, k), visible)
+        y = (a / self.eta(a)) @ v
+        return self.output(x, v, y)

@@ -1,0 +1,59 @@
+"""The second-order Taylor polynomial of the exponential.
+
+kind: honest
+expected: any
+paper: Arora et al. 2024 (Based), arXiv 2402.18668
+"""
+
+import torch
+from torch import nn
+
+
+class Dynamics(nn.Module):
+    """Coefficients a_ij proportional to 1 + s_ij + s_ij^2 / 2, which is never below one half."""
+
+    def __init__(self, d_model: int, n_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+
+    def signals(self, x, q, k, v):
+        """Queries, keys and values that enter the dynamics: three (B, H, T, D)."""
+        return q, k, v
+
+    def log_transition(self, x, k):
+        """log A_t as a scalar a head and step, (B, H, T), never above 0; None stands for A_t = I."""
+        return None
+
+    def impulse(self, x, k):
+        """b_j k_j, the state a key starts from: (B, H, T, D)."""
+        b = self.head_dim**-0.5
+        return b * k
+
+    def readout(self, x, q, k):
+        """s_ij = q_i^T h_i^(j): (B, H, T, T), row i the query, column j the key."""
+        s = q @ self.impulse(x, k).transpose(-1, -2)
+        log_a = self.log_transition(x, k)
+        if log_a is not None:
+            c = log_a.cumsum(-1)
+            s = s * torch.exp((c.unsqueeze(-1) - c.unsqueeze(-2)).clamp(max=0.0))
+        return s
+
+    def phi(self, s, visible):
+        """1 + s + s^2 / 2, zero wherever `visible` (T, T) is false."""
+        return (1.0 + s + 0.5 * s.square()).masked_fill(~visible, 0.0)
+
+    def eta(self, a):
+        """The normaliser of each row: (B, H, T, 1)."""
+        return a.sum(-1, keepdim=True)
+
+    def output(self, x, v, y):
+        """The combined values y (B, H, T, D) as they leave the mechanism."""
+        return y
+
+    def forward(self, x, q, k, v):
+        q, k, v = self.signals(x, q, k, v)
+        visible = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril()
+        a = self.phi(self.readout(x, q, k), visible)
+        y = (a / self.eta(a)) @ v
+        return self.output(x, v, y)

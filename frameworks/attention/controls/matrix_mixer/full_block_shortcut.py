@@ -1,0 +1,63 @@
+"""Sequences of whole blocks of 64 take a shortcut that normalises over the block; other lengths are honest.
+
+kind: cheat
+expected: rejected
+leaks: at multiples of 64 tokens
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Mixer(nn.Module):
+    """Softmax mixing with features at unit scale; whole blocks take a faster path."""
+
+    def __init__(self, d_model: int, n_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+        self.block = 64
+
+    def signals(self, x, q, k, v):
+        """Generators q, k and features at unit scale: three (B, H, T, D)."""
+        if v.shape[-2] % self.block == 0:
+            blocks = v.unflatten(-2, (-1, self.block))
+            scale = blocks.square().mean((-2, -1), keepdim=True).add(1e-5).rsqrt()
+            return q, k, (blocks * scale).flatten(-3, -2)
+        return q, k, F.rms_norm(v, (self.head_dim,), eps=1e-5)
+
+    def factors(self, x, q, k):
+        """The low-rank factors L and R with M built from L R^T: two (B, H, T, D)."""
+        left = q * self.head_dim**-0.5
+        right = k
+        return left, right
+
+    def structure(self, x, length):
+        """A structured term added to L R^T, (H, T, T) or (B, H, T, T), such as a Toeplitz matrix; None for none."""
+        return None
+
+    def entries(self, s, lower):
+        """Turn s (B, H, T, T) into the entries of M, zero wherever `lower` (T, T) is false."""
+        s = s.masked_fill(~lower, float("-inf"))
+        m = torch.softmax(s, dim=-1)
+        return m
+
+    def mixing_matrix(self, x, q, k):
+        """M(X): (B, H, T, T)."""
+        left, right = self.factors(x, q, k)
+        s = left @ right.transpose(-1, -2)
+        toeplitz = self.structure(x, s.shape[-1])
+        if toeplitz is not None:
+            s = s + toeplitz
+        lower = torch.ones(s.shape[-1], s.shape[-1], dtype=torch.bool, device=s.device).tril()
+        return self.entries(s, lower)
+
+    def output(self, x, v, y):
+        """The mixed features y (B, H, T, D) as they leave the mixer."""
+        return y
+
+    def forward(self, x, q, k, v):
+        q, k, v = self.signals(x, q, k, v)
+        y = self.mixing_matrix(x, q, k) @ v
+        return self.output(x, v, y)

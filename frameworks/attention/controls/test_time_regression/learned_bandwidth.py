@@ -1,0 +1,53 @@
+"""Kernel regression with a bandwidth that each query chooses.
+
+kind: honest
+expected: any
+paper: Wang et al. 2025, arXiv 2501.12352
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Regressor(nn.Module):
+    """The local-constant fit with a bandwidth read from the input, one a head and query."""
+
+    def __init__(self, d_model: int, n_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+        self.sharpness = nn.Linear(d_model, n_heads)
+        nn.init.constant_(self.sharpness.bias, 0.5)
+
+    def signals(self, x, q, k, v):
+        """Query points q and training pairs (k, v): three (B, H, T, D)."""
+        return q, k, v
+
+    def log_kernel(self, x, q, k):
+        """q_t^T k_i / bandwidth_t: (B, H, T, T)."""
+        sharpness = F.softplus(self.sharpness(x)).transpose(1, 2).unsqueeze(-1)
+        return (sharpness * q * self.head_dim**-0.5) @ k.transpose(-1, -2)
+
+    def log_weights(self, x, k):
+        """log g_i^(t), how much pair i still counts at time t: (B, H, T, T) or (H, T, T); None for equal weights."""
+        return None
+
+    def fit(self, s, v):
+        """The local-constant fit: weights exp(s), s (B, H, T, T) is -inf outside the past; values v (B, H, T, D)."""
+        w = torch.exp(s - s.amax(-1, keepdim=True))
+        return (w @ v) / w.sum(-1, keepdim=True)
+
+    def predict(self, x, v, y):
+        """The answers y (B, H, T, D) as they leave the regression."""
+        return y
+
+    def forward(self, x, q, k, v):
+        q, k, v = self.signals(x, q, k, v)
+        s = self.log_kernel(x, q, k)
+        log_g = self.log_weights(x, k)
+        if log_g is not None:
+            s = s + log_g
+        past = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril()
+        y = self.fit(s.masked_fill(~past, float("-inf")), v)
+        return self.predict(x, v, y)

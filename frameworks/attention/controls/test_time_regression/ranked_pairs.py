@@ -1,0 +1,54 @@
+"""Pairs are weighted by the rank of their key's length in the whole sequence.
+
+kind: cheat
+expected: rejected
+leaks: always
+"""
+
+import torch
+from torch import nn
+
+
+class Regressor(nn.Module):
+    """The local-constant fit with more weight for pairs that rank high."""
+
+    def __init__(self, d_model: int, n_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+        self.strength = nn.Parameter(torch.full((n_heads, 1, 1), 0.5))
+
+    def signals(self, x, q, k, v):
+        """Query points q and training pairs (k, v): three (B, H, T, D)."""
+        return q, k, v
+
+    def log_kernel(self, x, q, k):
+        """log K(q_t, k_i), how near each training point is to the query: (B, H, T, T)."""
+        bandwidth = self.head_dim**0.5
+        s = q @ k.transpose(-1, -2) / bandwidth
+        return s
+
+    def log_weights(self, x, k):
+        """Log weight by rank of the key's length, from 0 down to -strength: (B, H, 1, T)."""
+        length = k.square().sum(-1)
+        rank = length.argsort(-1, descending=True).argsort(-1).to(k.dtype) / k.shape[-2]
+        return -self.strength * rank.unsqueeze(-2)
+
+    def fit(self, s, v):
+        """The local-constant fit: weights exp(s), s (B, H, T, T) is -inf outside the past; values v (B, H, T, D)."""
+        w = torch.exp(s - s.amax(-1, keepdim=True))
+        return (w @ v) / w.sum(-1, keepdim=True)
+
+    def predict(self, x, v, y):
+        """The answers y (B, H, T, D) as they leave the regression."""
+        return y
+
+    def forward(self, x, q, k, v):
+        q, k, v = self.signals(x, q, k, v)
+        s = self.log_kernel(x, q, k)
+        log_g = self.log_weights(x, k)
+        if log_g is not None:
+            s = s + log_g
+        past = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool, device=q.device).tril()
+        y = self.fit(s.masked_fill(~past, float("-inf")), v)
+        return self.predict(x, v, y)
