@@ -130,7 +130,7 @@ class _Fit:
 
     coefficients: FloatArray
     covariance: FloatArray
-    variances: tuple[float, float, float, float]
+    variances: tuple[float, ...]
     converged: bool
     flat: bool
 
@@ -179,25 +179,35 @@ def _fit(keys: list[tuple[str, str, int]], losses: FloatArray, design: FloatArra
     import pandas as pd
     from statsmodels.formula.api import mixedlm
 
+    # In units of what the fixed effects leave over, so that the optimiser's tolerances fit any loss.
+    unit = float((losses - design @ coefficients).std())
     frame = pd.DataFrame(design, columns=[f"x{i}" for i in range(columns)])
-    frame["loss"] = losses
+    frame["loss"] = losses / unit
     for i, name in enumerate(("arm", "size", "seed")):
         frame[name] = [str(key[i]) for key in keys]
     parts = {"arm": "0 + C(arm)", "size": "0 + C(size)"} if len({key[1] for key in keys}) > 1 else {}
     formula = "loss ~ 0 + " + " + ".join(f"x{i}" for i in range(columns))
+    fits = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance of zero is an answer here, and `converged` reports the rest
-        try:
-            result = mixedlm(formula, frame, groups="seed", re_formula="1", vc_formula=parts or None).fit(
-                reml=True, method=["lbfgs", "powell"]
-            )
-        except np.linalg.LinAlgError as error:
-            raise ValueError(f"the mixed model cannot be fitted to these {len(keys)} runs: {error}") from error
+        model = mixedlm(formula, frame, groups="seed", re_formula="1", vc_formula=parts or None)
+        # A gradient method alone stops on plateaus of the restricted likelihood, so the best of two is kept.
+        for method in ("lbfgs", "powell"):
+            try:
+                fits.append(model.fit(reml=True, method=[method]))
+            except np.linalg.LinAlgError:
+                continue
+    fits = [fit for fit in fits if math.isfinite(fit.llf)]
+    if not fits:
+        raise ValueError(f"the mixed model cannot be fitted to these {len(keys)} runs: a covariance is singular")
+    result = max(fits, key=lambda fit: float(fit.llf))
     arm_variance, size_variance = (float(value) for value in result.vcomp) if parts else (0.0, 0.0)
+    seed_variance = float(np.asarray(result.cov_re)[0, 0])
+    variances = (seed_variance, size_variance, arm_variance, float(result.scale))
     return _Fit(
-        coefficients=np.asarray(result.fe_params, dtype=np.float64),
-        covariance=np.asarray(result.cov_params(), dtype=np.float64)[:columns, :columns],
-        variances=(float(np.asarray(result.cov_re)[0, 0]), size_variance, arm_variance, float(result.scale)),
+        coefficients=np.asarray(result.fe_params, dtype=np.float64) * unit,
+        covariance=np.asarray(result.cov_params(), dtype=np.float64)[:columns, :columns] * unit**2,
+        variances=tuple(variance * unit**2 for variance in variances),
         converged=bool(result.converged),
         flat=False,
     )

@@ -7,14 +7,22 @@ Styles become attributes, because a strict Content-Security-Policy forbids inlin
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_P = ParamSpec("_P")
+
+WIDTH = 5.6
+"""Inches; at 72 points an inch text keeps its size from a phone's width to a column's."""
+LABEL_LENGTH = 34
 
 INK, MUTED, GRID, PAPER = "#15202b", "#6b7681", "#d3d9de", "#fdfdfc"
 SERIES = ("#3f4a55", "#0072b2", "#d55e00", "#009e73", "#a3538a", "#8a6d00")
@@ -34,15 +42,15 @@ _VARIABLES = {
 }
 _RC = {
     "font.family": ["DejaVu Sans"],
-    "font.size": 10.5,
+    "font.size": 11.5,
     "text.color": INK,
     "text.parse_math": False,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlesize": 10.5,
+    "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 10,
+    "axes.labelsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -54,10 +62,10 @@ _RC = {
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
     "legend.frameon": False,
-    "legend.fontsize": 9.5,
+    "legend.fontsize": 10.5,
     "lines.linewidth": 1.9,
     "lines.solid_capstyle": "round",
     "figure.facecolor": "none",
@@ -82,6 +90,32 @@ def clean_text(value: object, most: int | None = None) -> str:
 def style() -> dict[str, object]:
     """The drawing style, for `matplotlib.rc_context`."""
     return dict(_RC)
+
+
+def drawn(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Draw under the house style and leave matplotlib's settings as they were."""
+
+    @functools.wraps(draw)
+    def inner(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(style()):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def new_figure(height: float, width: float = WIDTH) -> Any:
+    """An empty figure, inches; no window, no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def shown_label(label: str) -> str:
+    """A label matplotlib keeps as it is (it hides those that start with an underscore)."""
+    text = clean_text(label, LABEL_LENGTH)
+    return f" {text}" if text.startswith("_") else text
 
 
 def svg_text(figure: Figure, *, name: str, label: str) -> str:

@@ -1,6 +1,7 @@
 """The figures: arrays in, a matplotlib Figure out; nothing is shown, nothing is read, nothing global changes.
 
-Colour is never the only sign: every series has its own marker and dash too. Labels are texts of
+Colour is never the only sign: every series has its own marker and dash too. `series` picks them (0 is the
+reference), so that an arm looks the same in every figure; None takes the arm's place in the figure. Labels are texts of
 strangers, so mathematical notation in them is not interpreted. `analysis.svg_figure.svg_text` turns a
 figure into SVG for a page.
 """
@@ -9,23 +10,47 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.svg_figure import BAD, DASHES, GOOD, INK, MARKERS, MUTED, PAPER, SERIES, clean_text, style
+from analysis.lineage_tree import LineageNode, lineage_tree
+from analysis.svg_figure import (
+    DASHES,
+    GOOD,
+    MARKERS,
+    MUTED,
+    PAPER,
+    SERIES,
+    clean_text,
+    drawn,
+    new_figure,
+    shown_label,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_P = ParamSpec("_P")
+__all__ = [
+    "CurveArm",
+    "DifferenceRow",
+    "EffectRow",
+    "LineageNode",
+    "ParetoPoint",
+    "ScalingArm",
+    "forest_plot",
+    "learning_curves",
+    "lineage_tree",
+    "paired_differences",
+    "pareto",
+    "pareto_front",
+    "scaling_fit",
+]
+
 FloatArray = NDArray[np.float64]
-WIDTH = 6.4
-"""Inches; at 72 points an inch text keeps its size from a phone's width to a column's."""
-LABEL_LENGTH = 34
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +60,7 @@ class CurveArm:
     label: str
     steps: ArrayLike
     losses: ArrayLike
+    series: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +72,7 @@ class DifferenceRow:
     mean: float | None = None
     low: float | None = None
     high: float | None = None
+    series: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +97,7 @@ class ScalingArm:
     A: float | None = None
     alpha: float | None = None
     n_unit: float = 1.0
+    series: int | None = None
 
     def predicted(self, n: FloatArray) -> FloatArray | None:
         """The fitted loss at `n` parameters (any shape); None without a fit."""
@@ -88,47 +116,19 @@ class ParetoPoint:
     series: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LineageNode:
-    """One candidate in the tree; `fitness` None = not evaluated, `failed` = it was and failed."""
-
-    id: str
-    parent: str | None
-    iteration: int
-    fitness: float | None = None
-    failed: bool = False
-
-
-def _drawn(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Draw under the house style and leave matplotlib's settings as they were."""
-
-    @functools.wraps(draw)
-    def inner(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(style()):
-            return draw(*args, **kwargs)
-
-    return inner
+def _legend_above(axes: Any, columns: int = 3) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=2.4,
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )
 
 
-def _figure(height: float, width: float = WIDTH) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _named(label: str) -> str:
-    """A label matplotlib keeps as it is (it hides those that start with an underscore)."""
-    text = clean_text(label, LABEL_LENGTH)
-    return f" {text}" if text.startswith("_") else text
-
-
-def _legend_above(axes: Any, columns: int = 2) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, borderaxespad=0.2, handlelength=2.6)
-
-
-@_drawn
+@drawn
 def learning_curves(arms: Sequence[CurveArm], *, reference: int | None = 0) -> Figure:
     """Validation loss by step: mean over runs with the range over runs as a band, for every arm.
 
@@ -140,13 +140,14 @@ def learning_curves(arms: Sequence[CurveArm], *, reference: int | None = 0) -> F
     """
     checked = [_checked_arm(arm) for arm in arms]
     pairs = _paired_arms(checked, reference)
-    figure = _figure(4.6 if pairs else 3.2)
+    figure = new_figure(4.6 if pairs else 3.2)
     if pairs:
         axes, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.0, 1.15])
     else:
         axes, lower = figure.subplots(), None
+    series = [number if arm.series is None else arm.series for number, arm in enumerate(arms)]
     for number, (arm, (steps, losses)) in enumerate(zip(arms, checked, strict=True)):
-        _band(axes, steps, losses, number, _named(arm.label))
+        _band(axes, steps, losses, series[number], shown_label(arm.label))
     axes.set_ylabel("validation loss, nats")
     if arms:
         _legend_above(axes)
@@ -154,7 +155,7 @@ def learning_curves(arms: Sequence[CurveArm], *, reference: int | None = 0) -> F
         lower.axhline(0.0, color=SERIES[0], linewidth=1.2, linestyle="--")
         for number in pairs:
             steps, losses = checked[number]
-            _band(lower, steps, losses - checked[reference][1], number, "")
+            _band(lower, steps, losses - checked[reference][1], series[number], "")
         lower.set_ylabel("minus reference")
     (lower if lower is not None else axes).set_xlabel("step")
     return figure  # type: ignore[no-any-return]
@@ -199,10 +200,10 @@ def _band(axes: Any, steps: FloatArray, losses: FloatArray, number: int, label: 
     )
 
 
-@_drawn
+@drawn
 def paired_differences(rows: Sequence[DifferenceRow], *, least_effect: float | None = None) -> Figure:
     """Every paired difference as a dot, the mean as a diamond, its interval as a bar; left of zero is better."""
-    figure = _figure(1.35 + 0.72 * max(1, len(rows)))
+    figure = new_figure(1.35 + 0.72 * max(1, len(rows)))
     axes = figure.subplots()
     axes.axvline(0.0, color=SERIES[0], linewidth=1.3)
     if least_effect:
@@ -215,25 +216,26 @@ def paired_differences(rows: Sequence[DifferenceRow], *, least_effect: float | N
             textcoords="offset points",
             ha="center",
             va="bottom",
-            fontsize=9,
+            fontsize=10,
             color=GOOD,
         )
     for number, row in enumerate(rows):
         values = np.sort(np.asarray(row.differences, dtype=np.float64))
         values = values[np.isfinite(values)]
-        colour = SERIES[1 + number % (len(SERIES) - 1)]
-        marker = MARKERS[1 + number % (len(MARKERS) - 1)]
+        series = 1 + number % (len(SERIES) - 1) if row.series is None else row.series
+        colour, marker = SERIES[series % len(SERIES)], MARKERS[series % len(MARKERS)]
         spread = np.where(np.arange(values.size) % 2 == 0, 0.13, 0.23)
         axes.plot(
             values, number + spread, linestyle="none", marker=marker, markersize=5, color=colour, alpha=0.75, mew=0
         )
         _interval(axes, number - 0.14, row.mean, row.low, row.high, colour)
-    axes.set_yticks(range(len(rows)), [_named(row.label) for row in rows])
+    axes.set_yticks(range(len(rows)), [shown_label(row.label) for row in rows])
     axes.set_ylim(max(1, len(rows)) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("loss minus the reference's with the same seed, nats (left is better)")
+    axes.xaxis.get_major_locator().set_params(nbins=6)
+    axes.set_xlabel("loss minus the reference's, nats (left is better)")
     return figure  # type: ignore[no-any-return]
 
 
@@ -246,24 +248,23 @@ def _interval(
         axes.plot([mean], [y], marker="D", markersize=size, color=colour, mec=PAPER, mew=1.1, linestyle="none")
 
 
-@_drawn
-def forest_plot(rows: Sequence[EffectRow], *, least_effect: float | None = None) -> Figure:
+@drawn
+def forest_plot(rows: Sequence[EffectRow], *, least_effect: float | None = None, series: int = 1) -> Figure:
     """Effects with their intervals, one row each, the numbers beside them; left of zero is better."""
-    figure = _figure(0.95 + 0.36 * max(1, len(rows)))
+    strong = SERIES[series % len(SERIES)]
+    figure = new_figure(0.95 + 0.36 * max(1, len(rows)))
     axes = figure.subplots()
     axes.axvline(0.0, color=SERIES[0], linewidth=1.3)
     if least_effect:
         axes.axvline(-least_effect, color=GOOD, linewidth=1.1, linestyle=(0, (4, 3)))
     texts = []
     for number, row in enumerate(rows):
-        _interval(
-            axes, number, row.mean, row.low, row.high, SERIES[1] if row.summary else MUTED, 9 if row.summary else 6
-        )
+        _interval(axes, number, row.mean, row.low, row.high, strong if row.summary else MUTED, 9 if row.summary else 6)
         shown = f"{row.mean:+.4f}"
         if row.low is not None and row.high is not None:
             shown += f"  [{row.low:+.4f}, {row.high:+.4f}]"
         texts.append(shown)
-    axes.set_yticks(range(len(rows)), [_named(row.label) for row in rows])
+    axes.set_yticks(range(len(rows)), [shown_label(row.label) for row in rows])
     axes.set_ylim(max(1, len(rows)) - 0.5, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -274,14 +275,15 @@ def forest_plot(rows: Sequence[EffectRow], *, least_effect: float | None = None)
     beside.spines["right"].set_visible(False)
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if row.summary else "normal")
+    axes.xaxis.get_major_locator().set_params(nbins=5)
     axes.set_xlabel("loss minus the reference's, nats (left is better)")
     return figure  # type: ignore[no-any-return]
 
 
-@_drawn
+@drawn
 def scaling_fit(arms: Sequence[ScalingArm]) -> Figure:
     """Loss against parameters (logarithmic) with each arm's fit: solid where measured, dotted beyond, to twice N."""
-    figure = _figure(3.4)
+    figure = new_figure(3.4)
     axes = figure.subplots()
     axes.set_xscale("log")
     for number, arm in enumerate(arms):
@@ -293,15 +295,16 @@ def scaling_fit(arms: Sequence[ScalingArm]) -> Figure:
             )
         kept = np.isfinite(n) & np.isfinite(losses) & (n > 0)
         n, losses = n[kept], losses[kept]
-        colour = SERIES[number % len(SERIES)]
+        series = number if arm.series is None else arm.series
+        colour = SERIES[series % len(SERIES)]
         axes.plot(
             n,
             losses,
             linestyle="none",
-            marker=MARKERS[number % len(MARKERS)],
+            marker=MARKERS[series % len(MARKERS)],
             markersize=6,
             color=colour,
-            label=_named(arm.label),
+            label=shown_label(arm.label),
         )
         if n.size:
             for start, end, dash in ((n.min(), n.max(), "-"), (n.max(), 2.0 * n.max(), ":")):
@@ -309,7 +312,13 @@ def scaling_fit(arms: Sequence[ScalingArm]) -> Figure:
                 fitted = arm.predicted(grid)
                 if fitted is not None:
                     axes.plot(grid, fitted, color=colour, linestyle=dash, linewidth=1.6)
-    axes.xaxis.set_major_formatter(_count)
+    measured = sorted({float(n) for arm in arms for n in np.asarray(arm.n_parameters, dtype=np.float64) if n > 0})
+    if measured and len({_count(n) for n in measured}) <= 12:
+        apart = [n for n, before in zip(measured, [0.0, *measured], strict=False) if n > 1.15 * before]
+        axes.set_xticks(apart, [_count(n) for n in apart])
+        axes.set_xticks([], minor=True)
+    else:
+        axes.xaxis.set_major_formatter(_count)
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("parameters without the embedding")
     axes.set_ylabel("loss, nats")
@@ -318,12 +327,12 @@ def scaling_fit(arms: Sequence[ScalingArm]) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def _count(value: float, _position: object = None) -> str:
+def _count(value: float, _position: object = None, *, digits: int = 3) -> str:
     """1500000 -> 1.5M."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
+            return f"{value / limit:.{digits}g}{unit}"
+    return f"{value:.{digits}g}"
 
 
 def pareto_front(costs: ArrayLike, losses: ArrayLike) -> list[int]:
@@ -338,11 +347,11 @@ def pareto_front(costs: ArrayLike, losses: ArrayLike) -> list[int]:
     return front
 
 
-@_drawn
+@drawn
 def pareto(points: Sequence[ParetoPoint], *, cost_label: str) -> Figure:
     """Loss against cost, the points nothing beats in both joined by a stair."""
     kept = [point for point in points if math.isfinite(point.cost) and math.isfinite(point.loss)]
-    figure = _figure(3.2)
+    figure = new_figure(3.2)
     axes = figure.subplots()
     costs, losses = [point.cost for point in kept], [point.loss for point in kept]
     front = pareto_front(costs, losses)
@@ -363,95 +372,15 @@ def pareto(points: Sequence[ParetoPoint], *, cost_label: str) -> Figure:
             color=MUTED if series is None else SERIES[series % len(SERIES)],
             mec=PAPER,
             mew=0.7,
-            label=None if series is None else _named(point.label),
+            label=None if series is None else shown_label(point.label),
         )
-    axes.xaxis.set_major_formatter(_count)
+    if axes.get_xscale() == "linear":
+        axes.xaxis.get_major_locator().set_params(nbins=4)
+    spread = (max(costs) - min(costs)) / max(costs) if kept and max(costs) > 0 else 1.0
+    digits = 3 if spread > 0.1 or spread == 0.0 else min(8, 3 + math.ceil(-math.log10(spread)))
+    axes.xaxis.set_major_formatter(functools.partial(_count, digits=digits))
     axes.set_xlabel(clean_text(cost_label, 60))
     axes.set_ylabel("loss, nats")
     if any(point.series is not None for point in kept):
         _legend_above(axes)
-    return figure  # type: ignore[no-any-return]
-
-
-def lineage_lanes(nodes: Sequence[LineageNode]) -> dict[str, float]:
-    """Height of every node: leaves stand in order of birth, a parent midway between its first and last child.
-
-    An unknown parent, or one that would close a circle, makes its child a root.
-    """
-    by_id = {node.id: node for node in nodes}
-    children: dict[str | None, list[str]] = {}
-    placed: set[str] = set()
-    for node in sorted(by_id.values(), key=lambda node: (node.iteration, node.id)):
-        parent = node.parent if node.parent in placed else None
-        children.setdefault(parent, []).append(node.id)
-        placed.add(node.id)
-    lanes: dict[str, float] = {}
-    next_lane = 0
-    stack = [(root, False) for root in reversed(children.get(None, []))]
-    while stack:
-        name, done = stack.pop()
-        below = children.get(name, [])
-        if not below:
-            lanes[name] = float(next_lane)
-            next_lane += 1
-        elif done:
-            lanes[name] = (lanes[below[0]] + lanes[below[-1]]) / 2
-        else:
-            stack.append((name, True))
-            stack.extend((child, False) for child in reversed(below))
-    return lanes
-
-
-@_drawn
-def lineage_tree(
-    nodes: Sequence[LineageNode], *, path: Sequence[str] = (), labels: Mapping[str, str] | None = None
-) -> Figure:
-    """Who came from whom, by iteration; the line that leads to the winner is drawn strong.
-
-    Filled: measured. Cross: failed. Ring: not evaluated.
-    """
-    lanes = lineage_lanes(nodes)
-    height = max(lanes.values(), default=0.0) + 1
-    figure = _figure(min(9.0, 1.15 + 0.2 * height))
-    axes = figure.subplots()
-    by_id = {node.id: node for node in nodes}
-    strong = set(path)
-    for node in by_id.values():
-        parent = by_id.get(node.parent) if node.parent is not None else None
-        if parent is None or (parent.iteration, parent.id) >= (node.iteration, node.id):
-            continue
-        on_path = node.id in strong and parent.id in strong
-        bend = (parent.iteration + node.iteration) / 2
-        axes.plot(
-            [parent.iteration, bend, bend, node.iteration],
-            [lanes[parent.id], lanes[parent.id], lanes[node.id], lanes[node.id]],
-            color=SERIES[1] if on_path else MUTED,
-            linewidth=2.4 if on_path else 0.9,
-            alpha=1.0 if on_path else 0.6,
-            zorder=2 if on_path else 1,
-        )
-    for node in by_id.values():
-        colour = SERIES[1] if node.id in strong else INK
-        look: dict[str, Any] = {"marker": "o", "markersize": 7 if node.id in strong else 5, "color": colour}
-        if node.failed:
-            look = {"marker": "x", "markersize": 6, "color": BAD, "mew": 1.6}
-        elif node.fitness is None:
-            look |= {"mfc": PAPER, "mew": 1.2}
-        axes.plot([node.iteration], [lanes[node.id]], linestyle="none", zorder=3, **look)
-    for name, text in (labels or {}).items():
-        if name in by_id:
-            axes.annotate(
-                clean_text(text, LABEL_LENGTH),
-                (by_id[name].iteration, lanes[name]),
-                xytext=(7, -3.5),
-                textcoords="offset points",
-                fontsize=9,
-            )
-    axes.set_ylim(height - 0.4, -0.6)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.grid(visible=False)
-    axes.margins(x=0.08)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("iteration")
     return figure  # type: ignore[no-any-return]

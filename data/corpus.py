@@ -116,7 +116,7 @@ class Corpus:
 def load_corpus(
     config: CorpusConfig, cache_dir: Path | str | None = None, *, progress: Progress | None = None
 ) -> Corpus:
-    """The corpus that `config` describes: from the cache, or built into it (9 s for the default on one core).
+    """The corpus that `config` describes: from the cache, or built into it (about 7 s for the default on an idle core).
 
     Args:
         config: what it is made of.

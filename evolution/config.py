@@ -120,6 +120,9 @@ class EvolveConfig(_Section):
     workers: int | None = Field(None, ge=1)
     """Worker processes; None: one a core. Never changes a result."""
     corpus: CorpusSection = CorpusSection()
+    fitness: Literal["paired_gain", "slope", "extrapolated"] = "paired_gain"
+    """What ranks candidates in the search. The last two need 2 and 3 sizes in the search; a candidate that is
+    worse at every size can have the better slope, so neither is the default."""
     stages: list[StageSection] | None = None
     """Stages of the search; None takes the ladder's."""
     confirmation: ConfirmationSection = ConfirmationSection()

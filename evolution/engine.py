@@ -11,6 +11,7 @@ exactly the state it was killed in.
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from evolution.config import EvolveConfig
 from evolution.confirmation import confirm, make_plan
-from evolution.fitness import Cell, combined_score, paired_gain
+from evolution.fitness import LEAST_SIZES, Cell, advantage, combined_score, paired_gain
 from evolution.guarding import Guarding
 from evolution.measurement import Measurement
 from evolution.population import Population
@@ -29,6 +30,7 @@ from frameworks.program import Program
 
 if TYPE_CHECKING:
     from evolution.ledger import Ledger
+    from evolution.proposers.prompt import ShownProgram
     from frameworks.registry import Framework
     from training.outcome import Outcome
 
@@ -99,6 +101,7 @@ class Evolution:
         self._later = tuple(stage for stage in stages if not stage.in_loop)
         self._confirmation_sizes = confirmation_sizes
         self._factory = factory
+        self._n_parameters = factory.n_parameters()
         self._ledger = ledger
         self._measurement = measurement
         self._guarding = guarding
@@ -118,7 +121,7 @@ class Evolution:
             client=client,
             shown=self._shown,
             proposer_name=proposer_name,
-            noise_floor=self._noise_floor,
+            noise=self._noise,
         )
 
     def run(self) -> Result:
@@ -259,10 +262,14 @@ class Evolution:
 
     def _admit(self, candidate: Candidate) -> None:
         """Enter a measured candidate into the population, or note why it failed."""
+        from evolution.proposers.prompt import Failure
+
         identity = candidate.program.identity
         self._candidates[identity] = candidate
         if candidate.failure is not None:
-            self._proposing.note_failure(f"{candidate.changes or identity[:12]}: {candidate.failure}")
+            self._proposing.note_failure(
+                Failure(status="failed", reason=f"{candidate.changes or identity[:12]}: {candidate.failure}")
+            )
             score, gain = 0.0, None
         else:
             score = combined_score(self._reference.losses, candidate.losses)
@@ -344,11 +351,18 @@ class Evolution:
         alive = [c for c in self._candidates.values() if c is not self._reference and c.failure is None]
         furthest = max((len(c.losses) for c in alive), default=0)
         contenders = [c for c in alive if len(c.losses) == furthest]
-        return sorted(contenders, key=lambda c: (-paired_gain(self._reference.losses, c.losses), c.program.identity))
+        return sorted(contenders, key=lambda c: (-self._advantage(c), c.program.identity))
+
+    def _advantage(self, candidate: Candidate) -> float:
+        """The configured fitness over the reference; the default until enough sizes are measured for it."""
+        name = self._config.fitness
+        if len({size for size, _ in candidate.losses}) < LEAST_SIZES[name]:
+            name = "paired_gain"
+        return advantage(name, self._reference.losses, candidate.losses, self._n_parameters)
 
     def _shortlist(self) -> list[Candidate]:
         """The best that led the reference, recorded before the confirmation is planned."""
-        leading = [c for c in self._ranked() if paired_gain(self._reference.losses, c.losses) > 0]
+        leading = [c for c in self._ranked() if self._advantage(c) > 0]
         chosen = leading[: self._config.confirmation.shortlist]
         for place, candidate in enumerate(chosen, start=1):
             gain = paired_gain(self._reference.losses, candidate.losses)
@@ -366,30 +380,27 @@ class Evolution:
     def _n_measured(self) -> int:
         return sum(1 for c in self._candidates.values() if c is not self._reference and c.failure is None)
 
-    def _shown(self, identity: str) -> dict[str, Any]:
-        """How a prompt shows a candidate: block, losses by size beside the reference's, gain."""
-        candidate = self._candidates[identity]
-        by_size: dict[str, dict[str, float]] = {}
-        for stage in self._in_loop:
-            cells = [cell for cell in candidate.losses if cell[0] == stage.size]
-            if cells:
-                by_size[stage.size] = {
-                    "val_loss": sum(candidate.losses[cell] for cell in cells) / len(cells),
-                    "reference_val_loss": sum(self._reference.losses[cell] for cell in cells) / len(cells),
-                }
-        return {
-            "identity": identity,
-            "block": candidate.program.block,
-            "changes": candidate.changes,
-            "losses": by_size,
-            "gain": paired_gain(self._reference.losses, candidate.losses),
-            "is_reference": candidate is self._reference,
-        }
+    def _shown(self, identity: str) -> ShownProgram:
+        """How a prompt shows a candidate: its block and its losses beside the reference's."""
+        from evolution.proposers.prompt import ShownProgram, SizeLoss
 
-    def _noise_floor(self) -> float | None:
-        """SD over seeds of the reference's loss at the first size, in nats; None with fewer than two seeds."""
-        losses = [loss for (size, _), loss in self._reference.losses.items() if size == self._in_loop[0].size]
-        if len(losses) < 2:
-            return None
-        mean = sum(losses) / len(losses)
-        return float((sum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)) ** 0.5)
+        candidate = self._candidates[identity]
+        losses = []
+        for size in dict.fromkeys(stage.size for stage in self._in_loop):
+            cells = [cell for cell in candidate.losses if cell[0] == size]
+            if cells:
+                losses.append(
+                    SizeLoss(
+                        size=size,
+                        loss=sum(candidate.losses[cell] for cell in cells) / len(cells),
+                        reference_loss=sum(self._reference.losses[cell] for cell in cells) / len(cells),
+                        seeds=len(cells),
+                    )
+                )
+        return ShownProgram(block=candidate.program.block, losses=losses, note=candidate.changes)
+
+    def _noise(self) -> float | None:
+        """SD over seeds of the reference's loss at the first size, in nats, a bound on the paired noise."""
+        size = self._in_loop[0].size
+        losses = [loss for (at, _), loss in self._reference.losses.items() if at == size]
+        return statistics.stdev(losses) if len(losses) > 1 else None

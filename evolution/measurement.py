@@ -13,7 +13,7 @@ import statistics
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, as_completed
+from concurrent.futures import CancelledError, Future, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from training.run_spec import RunSpec
 
 GIBIBYTE = 1024**3
+CHECKPOINTED_TOKENS = 1_000_000
+"""Runs of at least this many training tokens keep checkpoints."""
 MEASURE_TARGET = "evolution.measured_run:measure"
+
+
+class MeasurementError(RuntimeError):
+    """The harness itself could not measure; says nothing about a candidate."""
 
 
 class Measurement:
@@ -64,6 +70,7 @@ class Measurement:
         self._on_outcome = on_outcome
         self._seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
         self._lock = threading.Lock()
+        self._closing = False
         self._executor = LocalExecutor(workers, self._measure)
 
     def submit(self, spec: RunSpec, source: str) -> Future[Outcome]:
@@ -88,33 +95,46 @@ class Measurement:
         return {futures[future]: future.result() for future in as_completed(futures)}
 
     def close(self) -> None:
-        """Drop what has not started; what is running is killed by the sandbox's own end."""
+        """Drop what has not started and kill what runs; neither says anything about a candidate."""
+        self._closing = True
+        self._sandbox.cancel_all()
         self._executor.close()
 
     def _measure(self, spec: RunSpec, source: str) -> Outcome:
-        scratch = self._directory / spec.key[:24]
-        scratch.mkdir(parents=True, exist_ok=True)
+        if self._closing:
+            raise CancelledError
+        scratch = self._scratch(spec)
         result = self._sandbox.call(
             MEASURE_TARGET,
             {
                 "spec": spec.model_dump(mode="json"),
                 "source": source,
                 "corpus_dir": str(self._corpus.directory),
-                "checkpoint_dir": str(scratch),
+                "checkpoint_dir": None if scratch is None else str(scratch),
             },
             limits=self._worker_limits(spec),
             readable=[self._corpus.directory],
             scratch=scratch,
         )
+        _refuse_our_own_fault(result, spec)
         outcome = outcome_of(result)
-        if _was_stopped(result, self._sandbox):
-            return outcome
+        if self._closing and outcome.status != "completed":
+            raise CancelledError
         self._ledger.commit_run(spec.key, spec.model_dump(mode="json"), outcome.model_dump(mode="json"))
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         self._note_seconds(spec, outcome)
         if self._on_outcome is not None:
             self._on_outcome(spec, outcome, False)
         return outcome
+
+    def _scratch(self, spec: RunSpec) -> Path | None:
+        """Where a run keeps checkpoints; a short run has none, it is cheaper to train again."""
+        if spec.tokens < CHECKPOINTED_TOKENS:
+            return None
+        scratch = self._directory / spec.key[:24]
+        scratch.mkdir(parents=True, exist_ok=True)
+        return scratch
 
     def _note_seconds(self, spec: RunSpec, outcome: Outcome) -> None:
         if outcome.status == "completed":
@@ -133,11 +153,16 @@ class Measurement:
         return Limits(seconds=seconds, memory_bytes=int(self._limits.memory_gb * GIBIBYTE))
 
 
-def _was_stopped(result: WorkerResult, sandbox: Sandbox) -> bool:
-    """True when the worker ended because we are ending, which says nothing about the candidate."""
-    from evolution.sandbox import Killed
+def _refuse_our_own_fault(result: WorkerResult, spec: RunSpec) -> None:
+    """Raise for an error that the harness let through: it is not the candidate's and must not be held against it."""
+    from evolution.sandbox import Raised
 
-    return isinstance(result, Killed) and sandbox.is_closing
+    if isinstance(result, Raised) and result.error != "InvalidResult":
+        last = result.detail.strip().splitlines()[-1:] or [""]
+        raise MeasurementError(
+            f"the run at size {spec.size}, seed {spec.seed} could not be measured ({result.error}: {last[0]}); "
+            "nothing of it was recorded, and the same command goes on once this is mended"
+        )
 
 
 def outcome_of(result: WorkerResult) -> Outcome:
@@ -155,7 +180,7 @@ def outcome_of(result: WorkerResult) -> Outcome:
     if isinstance(result, sandbox.Exited):
         return kinds.Crashed(error="Exited", detail=f"the worker left with exit status {result.code} and no result")
     if isinstance(result, sandbox.Killed):
-        return kinds.Crashed(error="Killed", detail=f"the worker was ended by signal {result.signal}")
+        return kinds.Crashed(error="Killed", detail=f"the worker was {result}")
     if isinstance(result, sandbox.TimedOut):
         return kinds.TimedOut(limit_seconds=result.limit_seconds)
     return kinds.OutOfMemory(limit_bytes=result.limit_bytes)

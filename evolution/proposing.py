@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evolution.guarding import Guarding
     from evolution.ledger import Ledger
     from evolution.proposers.endpoint import EndpointConfig
+    from evolution.proposers.prompt import Failure, ShownProgram
     from frameworks.registry import Framework
 
 
@@ -49,24 +50,13 @@ class EndpointClient:
     """OpenEvolve's `LLMEnsemble` on one endpoint, one request a call, no hidden retries."""
 
     def __init__(self, endpoint: EndpointConfig) -> None:
-        from openevolve.config import LLMModelConfig
         from openevolve.llm.ensemble import LLMEnsemble
 
+        from evolution.proposers.endpoint import openevolve_model
+
         self._timeout = endpoint.timeout
-        self._ensemble = LLMEnsemble(
-            [
-                LLMModelConfig(
-                    name=endpoint.model,
-                    api_base=endpoint.api_base,
-                    api_key=endpoint.key(),
-                    temperature=endpoint.temperature,
-                    max_tokens=endpoint.max_tokens,
-                    timeout=endpoint.timeout,
-                    retries=0,
-                    retry_delay=0,
-                )
-            ]
-        )
+        self._key = endpoint.read_key()
+        self._ensemble = LLMEnsemble([openevolve_model(endpoint)])
 
     def ask(self, system: str, user: str, seed: int) -> Answer:
         """Ask once; a failure of any kind is an Answer with `error`."""
@@ -76,7 +66,8 @@ class EndpointClient:
         try:
             text = asyncio.run(self._ask(system, user, seed))
         except Exception as failure:  # an endpoint may fail in any way its client library knows
-            error = f"{type(failure).__name__}: {failure}"[:500] or type(failure).__name__
+            said = " ".join(str(failure).replace(self._key, "[key]").split())
+            error = f"{type(failure).__name__}: {said}"[:500]
         else:
             if not isinstance(text, str) or not text.strip():
                 text, error = None, "the endpoint returned an empty reply"
@@ -93,6 +84,15 @@ class EndpointClient:
         self._ensemble.random_state.seed(seed)
         call = self._ensemble.generate_with_context(system, [{"role": "user", "content": user}], seed=seed)
         return await asyncio.wait_for(call, timeout=self._timeout + 5.0)
+
+
+def summary_of(reply: str) -> str:
+    """What a reply says it changed: the names of its listed changes, or the start of its first sentence."""
+    rationale = reply.partition("```")[0].strip()
+    lines = [line.strip() for line in rationale.splitlines() if line.strip()]
+    listed = [line[2:].partition(":")[0].strip() for line in lines if line.startswith("- ")]
+    text = " + ".join(listed) if listed else (lines[0] if lines else "")
+    return text if len(text) <= 160 else text[:160].rstrip() + " ..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ class Proposing:
         guarding: checks a program before anything is spent on it.
         client: the endpoint, or None in a replay, where every attempt must be on record.
         shown: how a candidate is shown in a prompt, by identity.
-        endpoint_name: recorded with each proposal.
-        recorded: (iteration, attempt) to the proposal on record.
+        proposer_name: recorded with each proposal.
+        noise: SD of the paired difference of equal programs, as far as it is known.
     """
 
     def __init__(
@@ -130,10 +130,12 @@ class Proposing:
         population: Population,
         guarding: Guarding,
         client: EndpointClient | None,
-        shown: Callable[[str], Mapping[str, Any]],
+        shown: Callable[[str], ShownProgram],
         proposer_name: str,
-        noise_floor: Callable[[], float | None],
+        noise: Callable[[], float | None],
     ) -> None:
+        from evolution.proposers.prompt import prompt_hash
+
         self._config = config
         self._framework = framework
         self._ledger = ledger
@@ -142,9 +144,10 @@ class Proposing:
         self._client = client
         self._shown = shown
         self._proposer_name = proposer_name
-        self._noise_floor = noise_floor
+        self._noise = noise
+        self._prompt_hash = prompt_hash()
         self._known: set[str] = set()
-        self._failures: list[str] = []
+        self._failures: list[Failure] = []
         self._recorded = {
             (int(event.payload["iteration"]), int(event.payload["attempt"])): event.payload
             for event in self._ledger.proposals()
@@ -154,9 +157,9 @@ class Proposing:
         """Count `identity` as seen, so that proposing it again is a duplicate."""
         self._known.add(identity)
 
-    def note_failure(self, reason: str) -> None:
+    def note_failure(self, failure: Failure) -> None:
         """Tell later prompts why a candidate failed."""
-        self._failures.append(reason)
+        self._failures.append(failure)
 
     def next(self, iteration: int) -> Accepted | None:
         """The candidate of an iteration, or None when every attempt failed (each is in the ledger)."""
@@ -167,7 +170,7 @@ class Proposing:
         return None
 
     def _attempt(self, iteration: int, attempt: int) -> Accepted | None:
-        from evolution.proposers.prompt import render_prompt
+        from evolution.proposers.prompt import Failure, render_prompt
         from evolution.proposers.reply import ReplyError, extract_block
 
         sample = self._population.sample(iteration, attempt, self._config.proposer.inspirations)
@@ -176,10 +179,10 @@ class Proposing:
         if recorded is None:
             prompt = render_prompt(
                 self._framework,
-                parent=parent,
-                inspirations=[self._shown(identity) for identity in sample.inspirations],
-                failures=self._failures[-5:],
-                noise_floor=self._noise_floor(),
+                parent,
+                others=[self._shown(identity) for identity in sample.inspirations],
+                failures=self._failures[:-6:-1],
+                noise=self._noise(),
             )
             answer = self._ask(prompt.system, prompt.user, iteration, attempt)
             entry: dict[str, Any] = {
@@ -188,7 +191,7 @@ class Proposing:
                 "proposer": self._proposer_name,
                 "parent": sample.parent,
                 "inspirations": list(sample.inspirations),
-                "prompt_hash": prompt.hash,
+                "prompt_hash": self._prompt_hash,
                 "messages": [
                     {"role": "system", "content": prompt.system},
                     {"role": "user", "content": prompt.user},
@@ -212,7 +215,8 @@ class Proposing:
             status, reason = "endpoint_error", error or "the endpoint returned an empty reply"
         else:
             try:
-                block, changes = extract_block(answer.text, self._framework, parent_block=str(parent["block"]))
+                block = extract_block(answer.text, self._framework, parent.block)
+                changes = summary_of(answer.text)
                 program = self._framework.program(block)
             except ReplyError as failure:
                 status, reason = "unparsable", str(failure)
@@ -229,7 +233,7 @@ class Proposing:
             }
             self._ledger.record("proposal", entry, key=f"{iteration}.{attempt}")
         if status in ("unparsable", "rejected"):
-            self.note_failure(reason)
+            self.note_failure(Failure(status=status, reason=reason))
         if status != "accepted" or program is None:
             return None
         return self._accept(program, iteration, sample, changes)

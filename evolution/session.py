@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evolution.config import ConfigError, EvolveConfig
 from evolution.engine import Evolution, Listener, Result
+from evolution.fitness import LEAST_SIZES
 from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
@@ -73,6 +74,13 @@ def check_request(config: EvolveConfig) -> Request:
     name = config.name or f"{config.framework}-seed{config.seed}"
     if not name or name in (".", "..") or "/" in name or "\\" in name or name.startswith("-"):
         raise ConfigError(f"name {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
+    stages = resolve_stages(config, rungs)
+    searched = len({stage.size for stage in stages})
+    if searched < LEAST_SIZES[config.fitness]:
+        raise ConfigError(
+            f"fitness {config.fitness!r} needs {LEAST_SIZES[config.fitness]} sizes in the search, "
+            f"the stages have {searched}; add stages or use 'paired_gain'"
+        )
     start = None
     if config.start_program is not None:
         try:
@@ -85,7 +93,7 @@ def check_request(config: EvolveConfig) -> Request:
         config=config,
         framework=found,
         ladder=rungs,
-        stages=resolve_stages(config, rungs),
+        stages=stages,
         confirmation_sizes=confirmation_sizes(config, rungs),
         start=start,
         name=name,
@@ -158,9 +166,8 @@ def open_bench(
     request: Request, directory: Path, ledger: Ledger, corpus: Corpus, listener: Listener
 ) -> Iterator[Bench]:
     """Start the sandbox and everything that measures; all of it ends with the block."""
-    from training.trainer import choose_precision
-
     from evolution.sandbox import Sandbox
+    from training.precision import choose_precision
 
     config = request.config
     precision, reason = choose_precision("cpu")
@@ -179,9 +186,7 @@ def open_bench(
                 "outcome", {"spec": spec, "outcome": outcome, "recorded": recorded}
             ),
         )
-        # Stop taking work before the sandbox closes; leaving kills what runs.
         stack.callback(measurement.close)
-        stack.callback(sandbox.cancel_all)
         guarding = Guarding(
             ledger=ledger,
             sandbox=sandbox,
@@ -243,7 +248,7 @@ def evolve(
             from evolution.proposers.endpoint import EndpointConfig
 
             server = stack.enter_context(CatalogueServer(request.framework.name, config.seed))
-            endpoint = EndpointConfig(api_base=server.base_url, model="operator-catalogue", api_key="none")
+            endpoint = EndpointConfig(api_base=server.base_url, model="operator-catalogue")
         evolution = Evolution(
             config=config,
             framework=request.framework,

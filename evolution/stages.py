@@ -107,6 +107,10 @@ class RunFactory:
         """The predeclared fresh seeds."""
         return [self._seed("confirmation", index) for index in range(self._config.confirmation.seeds)]
 
+    def n_parameters(self) -> dict[str, int]:
+        """Non-embedding parameters of the reference at each size."""
+        return {size.name: size.n_parameters for size in self._ladder.all_sizes}
+
     def guard_sizes(self) -> list[dict[str, int]]:
         """What the guards build: every size of the ladder."""
         return [

@@ -53,6 +53,7 @@ def is_users(error: Exception) -> bool:
         "CorpusError",
         "EndpointError",
         "LedgerError",
+        "MeasurementError",
         "ProgramError",
         "SandboxUnavailable",
         "UnknownControlError",

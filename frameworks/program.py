@@ -4,6 +4,10 @@ A proposal may only replace the block. Its text is spliced into the pristine fil
 and never trusted from the proposer, so whatever a reply holds, every byte outside the
 markers stays ours. Two blocks that differ only in comments, docstrings or white space
 are the same candidate: identity hashes the block's normalised syntax tree.
+
+A line ends where Python's own tokeniser ends it: at LF, CR LF or CR. `str.splitlines` also
+breaks at form feeds and Unicode separators, which are ordinary characters of a string or
+comment; with it, one such character would move every marker below it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import hashlib
 import io
 import json
 import linecache
+import re
 import sys
 import tokenize
 import types
@@ -21,6 +26,7 @@ from dataclasses import dataclass
 
 START_MARKER = "# EVOLVE-BLOCK-START"
 END_MARKER = "# EVOLVE-BLOCK-END"
+_LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 
 
 class ProgramError(ValueError):
@@ -50,15 +56,22 @@ class Program:
         return load_module(self.source, f"evoscale_candidate_{self.identity[:16]}")
 
 
+def _lines(text: str) -> list[str]:
+    """The lines of a text as Python counts them, each with its own line end."""
+    rows = _LINE_END.split(text)
+    return rows if rows[-1] else rows[:-1]
+
+
 def _comment_lines(source: str, marker: str) -> list[int]:
     """Lines (0-based) whose only content is the comment `marker`; a marker inside a string is text."""
     if marker not in source:
         return []
-    rows = source.splitlines()
+    # universal newlines: the tokeniser then counts lines exactly as `_lines` does
+    text = io.StringIO(source, newline=None)
     try:
-        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+        tokens = list(tokenize.generate_tokens(text.readline))
     except (tokenize.TokenError, SyntaxError, ValueError):
-        return [i for i, row in enumerate(rows) if row.strip() == marker]
+        return [i for i, row in enumerate(_lines(source)) if row.strip() == marker]
     return [
         token.start[0] - 1
         for token in tokens
@@ -83,7 +96,7 @@ def split_source(source: str) -> tuple[str, str, str]:
             f"'{END_MARKER}' (line {ends[0] + 1}) stands before '{START_MARKER}' (line {starts[0] + 1}); "
             "the block lies between start and end"
         )
-    lines = source.splitlines(keepends=True)
+    lines = _lines(source)
     head = "".join(lines[: starts[0] + 1])
     block = "".join(lines[starts[0] + 1 : ends[0]])
     return head, block, "".join(lines[ends[0] :])
@@ -98,7 +111,7 @@ def parse_block(block: str) -> ast.Module:
     if "\x00" in block:
         raise ProgramError("the block holds a NUL byte; only text is allowed")
     for marker in (START_MARKER, END_MARKER):
-        if any(line.strip() == marker for line in block.splitlines()):
+        if any(line.strip() == marker for line in _lines(block)):
             raise ProgramError(f"the block holds the line '{marker}'; the markers belong to the shell")
     try:
         block.encode("utf-8")
@@ -112,16 +125,21 @@ def parse_block(block: str) -> ast.Module:
     return tree
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    def _strip(self, node: ast.AST) -> ast.AST:
-        self.generic_visit(node)
-        body = getattr(node, "body", [])
-        first = body[0] if body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-        return node
+def _meaning(node: object) -> str:
+    """Canonical text of a syntax tree: no positions, no bare constants as statements, no empty fields.
 
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_Module = _strip  # noqa: N815
+    Written out instead of `ast.dump` because that shows other fields in other Python versions.
+    """
+    if isinstance(node, list):
+        kept = [row for row in node if not (isinstance(row, ast.Expr) and isinstance(row.value, ast.Constant))]
+        if node and not kept:
+            kept = [ast.Pass()]
+        return f"[{', '.join(map(_meaning, kept))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if name not in ("kind", "type_comment"))
+    shown = (f"{name}={_meaning(value)}" for name, value in fields if value is not None and value != [])
+    return f"{type(node).__name__}({', '.join(shown)})"
 
 
 def normalise_block(block: str) -> str:
@@ -131,7 +149,7 @@ def normalise_block(block: str) -> str:
         ProgramError: the block does not parse.
     """
     try:
-        return ast.dump(_WithoutDocstrings().visit(parse_block(block)))
+        return _meaning(parse_block(block))
     except RecursionError:
         raise ProgramError("the block nests too deep to be normalised") from None
 
@@ -160,13 +178,16 @@ def splice_block(pristine: str, block: str) -> str:
 
 
 def parse_block_in_place(source: str) -> None:
-    """Check that the whole spliced source parses (a block may end inside an open string or `if`).
+    """Check that the whole spliced source compiles; nothing is executed.
+
+    A block that parses alone may still not fit: a `from __future__` import in the middle of a
+    file, or `return` and `break` where there is nothing to leave.
 
     Raises:
         ProgramError: it does not.
     """
     try:
-        ast.parse(source)
+        compile(source, "<program>", "exec", dont_inherit=True)
     except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
         raise ProgramError(f"the block does not fit into its file: {type(error).__name__}: {error}") from None
 
@@ -189,9 +210,7 @@ def make_program(framework: str, contract_version: str, pristine: str, block: st
 
 def block_diff(parent: str, child: str, parent_name: str = "parent", child_name: str = "child") -> str:
     """Unified diff of two blocks, three lines of context; empty when they are equal."""
-    rows = difflib.unified_diff(
-        parent.splitlines(keepends=True), child.splitlines(keepends=True), parent_name, child_name
-    )
+    rows = difflib.unified_diff(_lines(parent), _lines(child), parent_name, child_name)
     return "".join(row if row.endswith("\n") else row + "\n" for row in rows)
 
 
@@ -203,10 +222,10 @@ def load_module(source: str, name: str) -> types.ModuleType:
     filename = f"<{name}>"
     module = types.ModuleType(name)
     module.__file__ = filename
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    linecache.cache[filename] = (len(source), None, _lines(source), filename)
     sys.modules[name] = module
     try:
-        exec(compile(source, filename, "exec"), module.__dict__)
+        exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)
     except BaseException:
         sys.modules.pop(name, None)
         raise

@@ -14,8 +14,8 @@ import contextlib
 import hashlib
 import io
 import os
+import pickle
 import re
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -41,16 +41,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or the directory is not writable.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            temporary.unlink()
         raise
     _flush_directory(path.parent)
 
@@ -70,7 +70,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {path} ({len(content):,} bytes) does not begin as a checkpoint does")
     if hashlib.sha256(body).hexdigest().encode() != head.removeprefix(_MAGIC):
         raise CheckpointError(f"checkpoint {path} ({len(content):,} bytes) is truncated or altered: its sha256 differs")
-    payload = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    try:
+        payload = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"checkpoint {path} cannot be decoded: {reason}") from None
     if not isinstance(payload, dict):
         raise CheckpointError(f"checkpoint {path} holds a {type(payload).__name__}, expected a dict")
     return payload
@@ -94,6 +98,8 @@ class CheckpointStore:
         self.directory = Path(directory)
         self.keep = keep
         self.directory.mkdir(parents=True, exist_ok=True)
+        for leftover in self.directory.glob(".*.tmp"):  # of a process killed while it wrote
+            leftover.unlink(missing_ok=True)
 
     def save(self, step: int, payload: dict[str, Any]) -> Path:
         """Write the checkpoint of `step`, point `latest.ckpt` at it and drop the oldest.

@@ -1,9 +1,9 @@
 """Ladders of model sizes: what a candidate is measured at.
 
 Four ladders: `debug` (does it run), `demo` (minutes), `laptop` (an hour or two) and `paper`
-(the full study, for GPUs). A ladder also holds the order of a staged search: a cheap size for every candidate,
-dearer ones for the best so far, always at a size's full horizon, because a short run
-ranks the sprinters first.
+(the full study, for GPUs). A ladder also holds the order of a staged search: a cheap size for
+every candidate, dearer ones for the best so far, always at a size's full horizon, because a
+short run ranks the sprinters first.
 
 Sizes count non-embedding parameters: n_layers * (12 d^2 + 4 d) + 2 d for the shell.
 """
@@ -185,7 +185,7 @@ def _demo() -> Ladder:
             batch_size=8,
             seq_len=64,
             eval_every=200,
-            eval_tokens=16_384,
+            eval_tokens=14_336,
         )
 
     return Ladder(

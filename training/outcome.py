@@ -117,13 +117,14 @@ def explain(outcome: Outcome) -> str:
         return f"It crashed with {outcome.error.rstrip('.')}.{where}\nMend that line; the candidate was not measured."
     if isinstance(outcome, Diverged):
         return (
-            f"It diverged at step {outcome.step}: {outcome.reason.rstrip('.')}. The training settings are fixed, so keep the "
-            "outputs and gradients in a range they can bear: normalise, start close to the reference, or bound exponents."
+            f"It diverged at step {outcome.step}: {outcome.reason.rstrip('.')}. The training settings are fixed, so "
+            "keep outputs and gradients in a range they can bear: normalise, start close to the reference, or bound "
+            "exponents."
         )
     if isinstance(outcome, TimedOut):
         return (
-            f"It did not finish within {outcome.limit_seconds:g} s. It is too slow: replace Python loops over positions "
-            "by whole-tensor operations, and avoid work that grows faster than T x T."
+            f"It did not finish within {outcome.limit_seconds:g} s. It is too slow: replace Python loops over "
+            "positions by whole-tensor operations, and avoid work that grows faster than T x T."
         )
     limit = f" of {outcome.limit_bytes / 2**30:.1f} GiB" if outcome.limit_bytes else ""
     return (

@@ -124,7 +124,7 @@ class RunSpec(BaseModel):
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads={self.n_heads} does not divide d_model={self.d_model}")
         if self.eval_tokens < self.seq_len:
-            raise ValueError(f"eval_tokens={self.eval_tokens} does not hold one window of seq_len={self.seq_len} tokens")
+            raise ValueError(f"eval_tokens={self.eval_tokens} holds no window of seq_len={self.seq_len}")
         seeds = seed_range(self.purpose)
         if self.seed not in seeds:
             raise ValueError(

@@ -105,9 +105,7 @@ class Trainer:
         self.curve: list[tuple[int, float, float]] = []
         self._attention_class = attention_class
         self._train_tokens = corpus.tokens("train")
-        x, y = evaluation_windows(
-            corpus.tokens(spec.eval_split), seq_len=spec.seq_len, max_tokens=spec.eval_tokens
-        )
+        x, y = evaluation_windows(corpus.tokens(spec.eval_split), seq_len=spec.seq_len, max_tokens=spec.eval_tokens)
         self._eval_x, self._eval_y = x.to(self.device), y.to(self.device)
         self._store = None if checkpoint_dir is None else CheckpointStore(checkpoint_dir, keep=keep_checkpoints)
         self._checkpoint_every = checkpoint_every or spec.eval_every
@@ -272,7 +270,9 @@ class Trainer:
             return
         found = RunSpec.model_validate_json(payload["spec"])
         if found.key != self.spec.key:
-            rows = [f"{name} {theirs!r} (now {mine!r})" for name, (mine, theirs) in self.spec.differences(found).items()]
+            rows = [
+                f"{name} {theirs!r} (now {mine!r})" for name, (mine, theirs) in self.spec.differences(found).items()
+            ]
             raise CheckpointError(
                 f"{self._store.directory if self._store else ''} holds the checkpoint of another run, with "
                 f"{', '.join(rows)}; use another directory or the same settings"

@@ -10,10 +10,13 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.outcome import Crashed, Outcome, OutOfMemory
 from training.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from models.language_model import LanguageModel
 
 _ARGUMENTS = ("spec", "source", "corpus_dir", "checkpoint_dir")
 _CANDIDATE = "<evoscale_candidate_"
@@ -23,6 +26,12 @@ _LONGEST = 2_000
 
 
 def measure(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Train one run and return its outcome as JSON; see `train`."""
+    outcome, _ = train(arguments)
+    return outcome.model_dump(mode="json")
+
+
+def train(arguments: dict[str, Any]) -> tuple[Outcome, LanguageModel | None]:
     """Train one run.
 
     Args:
@@ -31,7 +40,7 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
             candidate is `evolvable`) and `checkpoint_dir` (None or absent: no checkpoints).
 
     Returns:
-        `Outcome.model_dump(mode="json")`; every number in it is finite.
+        The outcome, every number in it finite, and the trained model where the run completed.
 
     Raises:
         ValueError: unknown or missing arguments, a spec that is not legal, a corpus that is not the spec's.
@@ -48,7 +57,6 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
     corpus = open_corpus(Path(arguments["corpus_dir"]))
     if spec.device_kind == "cpu":
         torch.set_num_threads(1)
-    outcome: Outcome
     try:
         trainer = Trainer(
             spec, corpus, _attention(spec, arguments.get("source")), checkpoint_dir=arguments.get("checkpoint_dir")
@@ -57,8 +65,8 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
     except BaseException as error:  # a candidate may raise anything, SystemExit included
         if isinstance(error, (CheckpointError, OSError)) and not candidate_lines(error.__traceback__):
             raise
-        outcome = outcome_of_error(error)
-    return outcome.model_dump(mode="json")
+        return outcome_of_error(error), None
+    return outcome, trainer.model if outcome.status == "completed" else None
 
 
 def outcome_of_error(error: BaseException) -> Crashed | OutOfMemory:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from evolution.guards.inputs import sequence_inputs
 from evolution.guards.parameter_states import STATES, move_parameters
-from evolution.guards.precision import double_precision
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT64, leak_size, noise_floor
 from evolution.guards.subject import ProbedSize, Subject
@@ -20,12 +19,12 @@ NAME = "batch"
 
 
 def check(subject: Subject) -> GuardReport:
-    """Every size at initialisation and away from it, in both modes, at the training batch and smaller ones."""
-    moved = STATES[1 + subject.probe_seed % (len(STATES) - 1)]
+    """Every size at initialisation, the smallest away from it, modes in turns, the training batch and smaller ones."""
+    moved = (STATES[1 + subject.probe_seed % (len(STATES) - 1)], "positive", "negative")
     for number, size in enumerate(subject.sizes):
-        for state in ("init", moved, "positive"):
-            with double_precision():
-                report = _check_state(subject, size, state, train=(number + (state == "init")) % 2 == 0)
+        for state in ("init", *(moved if size is subject.smallest else ())):
+            with subject.in_double():
+                report = _check_state(subject, size, state, train=(number + (state in ("init", "negative"))) % 2 == 0)
             if report is not None:
                 return report
     return GuardReport(guard=NAME, passed=True, reason="rows of the batch are independent")
@@ -44,6 +43,7 @@ def _check_state(subject: Subject, size: ProbedSize, state: str, *, train: bool)
         return found.detach()
 
     base = run(x)
+    weights = [*layer.parameters()]
     if not bool(torch.isfinite(base).all()):
         return None
     order = torch.randperm(rows, generator=generator)
@@ -63,7 +63,7 @@ def _check_state(subject: Subject, size: ProbedSize, state: str, *, train: bool)
             (found - wanted).abs(),
             float(base.abs().max()),
             FLOAT64,
-            lambda given=given, count=count: noise_floor(run, given, FLOAT64, generator)[:count],  # type: ignore[misc]
+            lambda given=given, count=count: noise_floor(run, given, FLOAT64, generator, weights)[:count],  # type: ignore[misc]
         )
         if size_of_leak:
             mode = "train" if train else "eval"

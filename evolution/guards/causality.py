@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from evolution.guards.inputs import KINDS, sequence_inputs
 from evolution.guards.parameter_states import STATES, move_parameters, pull_back
-from evolution.guards.precision import double_precision
 from evolution.guards.prefix import Leak, Run, change_suffix, prefix_leak, truncation_leak
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT32, FLOAT64, Tolerance
@@ -97,36 +96,40 @@ class _Probes:
         generator = self.subject.generator("causality", setting.index, setting.length, setting.batch, setting.state)
         if setting.precision == "float32":
             return probe(setting, generator, FLOAT32)
-        with double_precision():
+        with self.subject.in_double():
             return probe(setting, generator, FLOAT64)
 
     def _training_settings(self) -> Iterator[Setting]:
         """As trained and evaluated: every size, both modes, float32 and float64, some weights."""
         index = 0
         for number, size in enumerate(self.subject.sizes):
-            states = [
-                "init",
-                self.moved[(2 * number) % len(self.moved)],
-                self.moved[(2 * number + 1) % len(self.moved)],
-            ]
-            for precision in ("float64", "float32"):
-                for state in states if precision == "float64" else ["init", "near"]:
-                    for mode in ("train", "eval"):
-                        index += 1
-                        yield Setting(
-                            size=size,
-                            state=state,
-                            mode=mode,
-                            precision=precision,
-                            batch=size.batch_size,
-                            length=size.seq_len,
-                            kind="normalised",
-                            index=index,
-                        )
+            one, two, three = (self.moved[(3 * number + i) % len(self.moved)] for i in range(3))
+            for precision, state, mode in (
+                ("float64", "init", "train"),
+                ("float64", "init", "eval"),
+                ("float64", one, "train"),
+                ("float64", two, "eval"),
+                ("float64", three, ("train", "eval")[number % 2]),
+                ("float32", "init", "train"),
+                ("float32", "init", "eval"),
+                ("float32", "near", ("eval", "train")[number % 2]),
+            ):
+                index += 1
+                yield Setting(
+                    size=size,
+                    state=state,
+                    mode=mode,
+                    precision=precision,
+                    batch=size.batch_size,
+                    length=size.seq_len,
+                    kind="normalised",
+                    index=index,
+                )
 
     def _single_settings(self) -> Iterator[Setting]:
         size = self.subject.smallest
-        for index, state in enumerate(["init", *self.moved]):
+        other = ("near", "flipped", "large")[self.subject.probe_seed % 3]
+        for index, state in enumerate(("init", "positive", "negative", "mixed", other)):
             rows = max(2, min(size.seq_len, _EXHAUSTIVE_ELEMENTS // (size.n_heads * size.seq_len**2)))
             yield Setting(
                 size=size,
@@ -220,7 +223,9 @@ class _Probes:
         if setting.batch > 1:
             cuts[1] = 0
         changed = change_suffix(x, other, cuts)
-        return prefix_leak(self._runner(layer, setting.mode), x, changed, cuts, tolerance, generator)
+        return prefix_leak(
+            self._runner(layer, setting.mode), x, changed, cuts, tolerance, generator, [*layer.parameters()]
+        )
 
     def _every_cut(self, setting: Setting, generator: torch.Generator, tolerance: Tolerance) -> Leak | None:
         """One call: row 0 is the base, every other row differs from it behind its own cut."""
@@ -240,7 +245,7 @@ class _Probes:
         def known(rows: Tensor) -> Tensor:
             return outputs if rows is changed else run(rows)
 
-        return prefix_leak(known, x, changed, cuts, tolerance, generator, base)
+        return prefix_leak(known, x, changed, cuts, tolerance, generator, [*layer.parameters()], base)
 
     def _pair_and_truncate(self, setting: Setting, generator: torch.Generator, tolerance: Tolerance) -> Leak | None:
         """A pair, then two runs on prefixes alone, one of them a single token."""
@@ -252,7 +257,7 @@ class _Probes:
         run = self._runner(layer, setting.mode)
         base = run(x)
         for cut in (0, int(torch.randint(0, setting.length - 1, (), generator=generator))):
-            leak = truncation_leak(run, x, cut, tolerance, generator, base)
+            leak = truncation_leak(run, x, cut, tolerance, generator, [*layer.parameters()], base)
             if leak is not None:
                 return leak
         return None

@@ -63,7 +63,7 @@ def _step(subject: Subject, size: ProbedSize, model: LanguageModel, tokens: Tens
     if on_gpu:
         torch.cuda.synchronize()
     started = clock()
-    model.hidden(tokens).sum().backward()
+    model.hidden(tokens).sum().backward()  # type: ignore[no-untyped-call]
     if on_gpu:
         torch.cuda.synchronize()
     taken = clock() - started
@@ -93,11 +93,11 @@ def _time_ratio(subject: Subject, size: ProbedSize, candidate: LanguageModel, re
     return ratio
 
 
-class _Peak(TorchDispatchMode):
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Largest sum of bytes of tensors alive at one time, to about 5 %."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live: dict[StorageWeakRef, int] = {}
         self.total = 0
         self.peak = 0
@@ -109,12 +109,13 @@ class _Peak(TorchDispatchMode):
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                reference = StorageWeakRef(storage)
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
                 if reference not in self.live:
                     self.live[reference] = storage.nbytes()
                     self.total += storage.nbytes()
         if self.total > 1.05 * self.peak:
-            self.live = {row: size for row, size in self.live.items() if not row.expired()}
+            alive = [row for row in self.live if not row.expired()]  # type: ignore[no-untyped-call]
+            self.live = {row: self.live[row] for row in alive}
             self.total = sum(self.live.values())
             self.peak = max(self.peak, self.total)
         return output
@@ -122,6 +123,7 @@ class _Peak(TorchDispatchMode):
 
 def _peak_bytes(subject: Subject, size: ProbedSize, model: LanguageModel) -> int:
     tokens = _tokens(subject, size)
-    with _Peak() as recorder:
-        model.hidden(tokens).sum().backward()
+    recorder = _Peak()
+    with recorder:
+        model.hidden(tokens).sum().backward()  # type: ignore[no-untyped-call]
     return recorder.peak

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from evolution.guards.inputs import sequence_inputs
 from evolution.guards.parameter_states import STATES, move_parameters
-from evolution.guards.precision import double_precision
 from evolution.guards.report import GuardReport
-from evolution.guards.rounding import FLOAT64, leak_size
+from evolution.guards.rounding import FLOAT64, leak_size, noise_floor
 from evolution.guards.subject import ProbedSize, Subject, worst
 
 NAME = "jacobian"
@@ -27,7 +26,7 @@ def check(subject: Subject) -> GuardReport:
     trials += [(size, size.seq_len, 6, state) for size in subject.sizes for state in ("init", "near")]
     largest = 0.0
     for index, (size, length, rows, state) in enumerate(trials):
-        with double_precision():
+        with subject.in_double():
             leak, evidence = _trial(subject, size, min(length, size.seq_len), rows, state, train=index % 2 == 0)
         largest = max(largest, float(evidence.get("raw", 0.0)))
         if leak:
@@ -35,9 +34,9 @@ def check(subject: Subject) -> GuardReport:
                 guard=NAME,
                 passed=False,
                 reason=(
-                    f"output at position {evidence['to_position']} has a gradient of {leak:.2g} (relative) with respect "
-                    f"to the input at position {evidence['from_position']} (length {evidence['length']}, {state} "
-                    "weights); it must be zero for every later position"
+                    f"output at position {evidence['to_position']} has a gradient of {leak:.2g} (relative) with "
+                    f"respect to the input at position {evidence['from_position']} (length {evidence['length']}, "
+                    f"{state} weights); it must be zero for every later position"
                 ),
                 evidence={"leak": leak, "weights": state, **evidence},
             )
@@ -65,8 +64,10 @@ def _trial(
     scale = worst(gradient)
 
     def noise() -> Tensor:
-        nudge = 1.0 + FLOAT64.nudge * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-        return (_gradients(layer, x * nudge, to, direction) - gradient).abs()
+        def run(given: Tensor) -> Tensor:
+            return _gradients(layer, given, to, direction)
+
+        return noise_floor(run, x, FLOAT64, generator, [*layer.parameters()])
 
     leak = leak_size(above, scale, FLOAT64, noise)
     row, source = divmod(int(above.flatten().argmax()), length)
@@ -84,5 +85,5 @@ def _gradients(layer: nn.Module, x: Tensor, to: Tensor, direction: Tensor) -> Te
     given = x.detach().clone().requires_grad_()
     y = layer(given)
     picked = y[torch.arange(len(to)), to]  # (rows, C)
-    (gradient,) = torch.autograd.grad((picked * direction).sum(), given)
+    (gradient,) = torch.autograd.grad((picked * direction).sum(), given, allow_unused=True, materialize_grads=True)
     return gradient.abs().amax(-1)

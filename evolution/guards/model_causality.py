@@ -11,10 +11,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from evolution.guards.precision import double_precision
 from evolution.guards.prefix import change_suffix
 from evolution.guards.report import GuardReport
-from evolution.guards.rounding import FLOAT32, FLOAT64, leak_size
+from evolution.guards.rounding import FLOAT32, FLOAT64, leak_size, noise_floor
 from evolution.guards.subject import ProbedSize, Subject
 from models.language_model import LanguageModel
 
@@ -26,7 +25,7 @@ def check(subject: Subject) -> GuardReport:
     trials = [(size, False, number % 2 == subject.probe_seed % 2) for number, size in enumerate(subject.sizes)]
     trials += [(subject.smallest, True, True), (subject.smallest, True, False)]
     for size, double, train in trials:
-        with double_precision() if double else nullcontext():
+        with subject.in_double() if double else nullcontext():
             leak, evidence = _trial(subject, size, double=double, train=train)
         if leak:
             return GuardReport(
@@ -66,16 +65,11 @@ def _trial(
     difference = torch.nan_to_num(torch.where(mask, (other - base).abs(), 0.0), nan=float("inf"))
     tolerance = FLOAT64 if double else FLOAT32
 
+    weights = [*model.parameters()]
+
     def noise() -> Tensor:
-        moved = torch.zeros_like(base)
-        for given, output in ((tokens, base), (changed, other)):
-            weight = model.embedding.weight.detach().clone()
-            nudge = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
-            with torch.no_grad():
-                model.embedding.weight.mul_(1.0 + tolerance.nudge * nudge)
-                moved = torch.maximum(moved, (features(given) - output).abs())
-                model.embedding.weight.copy_(weight)
-        return torch.where(mask, moved, 0.0)
+        floors = [noise_floor(features, given, tolerance, generator, weights) for given in (tokens, changed)]
+        return torch.where(mask, torch.maximum(*floors), 0.0)
 
     leak = leak_size(difference, float(base.abs().max()), tolerance, noise)
     row, to = divmod(int(difference.amax(-1).flatten().argmax()), size.seq_len)

@@ -56,6 +56,7 @@ def prefix_leak(
     cuts: Sequence[int],
     tolerance: Tolerance,
     generator: torch.Generator,
+    parameters: Sequence[Tensor],
     base: Tensor | None = None,
 ) -> Leak | None:
     """The leak between `x` and `changed`, which share the first cuts[b] + 1 positions of each row.
@@ -78,7 +79,8 @@ def prefix_leak(
 
     def noise() -> Tensor:
         floor = torch.maximum(
-            noise_floor(run, x, tolerance, generator), noise_floor(run, changed, tolerance, generator)
+            noise_floor(run, x, tolerance, generator, parameters),
+            noise_floor(run, changed, tolerance, generator, parameters),
         )
         return torch.where(mask, floor, 0.0)
 
@@ -105,7 +107,13 @@ def _source(run: Run, x: Tensor, changed: Tensor, row: int, to: int, cut: int, w
 
 
 def truncation_leak(
-    run: Run, x: Tensor, cut: int, tolerance: Tolerance, generator: torch.Generator, base: Tensor | None = None
+    run: Run,
+    x: Tensor,
+    cut: int,
+    tolerance: Tolerance,
+    generator: torch.Generator,
+    parameters: Sequence[Tensor],
+    base: Tensor | None = None,
 ) -> Leak | None:
     """The leak between x and its first `cut` + 1 positions alone."""
     base = run(x) if base is None else base
@@ -115,8 +123,8 @@ def truncation_leak(
     difference = torch.nan_to_num((alone - base[:, : cut + 1]).abs(), nan=float("inf"))
 
     def noise() -> Tensor:
-        longer = noise_floor(run, x, tolerance, generator)[:, : cut + 1]
-        return torch.maximum(longer, noise_floor(run, x[:, : cut + 1], tolerance, generator))
+        longer = noise_floor(run, x, tolerance, generator, parameters)[:, : cut + 1]
+        return torch.maximum(longer, noise_floor(run, x[:, : cut + 1], tolerance, generator, parameters))
 
     size = leak_size(difference, float(base.abs().max()), tolerance, noise)
     if size == 0.0:

@@ -56,12 +56,12 @@ GUARDS: tuple[Guard, ...] = (
     _guard("dynamic", "build", "builds at every size, reproducibly"),
     _guard("dynamic", "parity", "parameters within 2 % of the reference"),
     _guard("dynamic", "forward", "shapes, dtypes, finite gradients that reach every parameter"),
+    _guard("dynamic", "cost", "a step stays within four times the reference's time and six times its memory"),
     _guard("dynamic", "state", "calls leave nothing behind"),
     _guard("dynamic", "batch", "rows of the batch are independent"),
     _guard("dynamic", "causality", "no output depends on a later input"),
     _guard("dynamic", "jacobian", "the Jacobian is lower triangular"),
     _guard("dynamic", "model_causality", "no feature of the whole model depends on a later token"),
-    _guard("dynamic", "cost", "a step stays within four times the reference's time and six times its memory"),
 )
 
 

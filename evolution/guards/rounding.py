@@ -3,13 +3,15 @@
 Two outputs that should be equal are compared relative to the output's size. An honest float64 layer differs by about
 1e-15 of it, an FFT over the whole sequence by 1e-15 of the largest value, so 1e-10 is far from both. Weights away from
 initialisation can make an honest layer ill-conditioned; therefore a difference above the tolerance is confirmed
-against a measured noise floor: how far the same output moves when the input changes by a few units in the last place.
-A leak of weight w moves by w times that, so the floor cannot hide it.
+against a measured noise floor: how far the same output moves when the input, or the weights, change by a few units in
+the last place. A leak of weight w moves by w times that, so the floor cannot hide it. The smaller of the two floors
+counts: a leak keyed on exact values of the input (whole numbers) goes away when the input is nudged and would
+otherwise pass for noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,14 +39,38 @@ FLOAT64 = Tolerance(relative=1e-10, nudge=2.0**-48, margin=300.0)
 FLOAT32 = Tolerance(relative=2e-4, nudge=2.0**-20, margin=30.0)
 
 
-def noise_floor(run: Callable[[Tensor], Tensor], x: Tensor, tolerance: Tolerance, generator: torch.Generator) -> Tensor:
-    """How far each output moves when the input is nudged, the larger of two draws; shape of the output."""
+def noise_floor(
+    run: Callable[[Tensor], Tensor],
+    x: Tensor,
+    tolerance: Tolerance,
+    generator: torch.Generator,
+    parameters: Sequence[Tensor],
+) -> Tensor:
+    """How far each output moves when x is nudged, or when the parameters are; shape of the output.
+
+    Args:
+        run: forward of the layer.
+        x: its input; whole numbers (tokens) are not nudged.
+        parameters: weights that `run` uses; restored before the function returns.
+    """
     base = run(x)
-    moved = torch.zeros_like(base)
-    for _ in range(2):
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-        moved = torch.maximum(moved, (run(x * (1.0 + tolerance.nudge * noise)) - base).abs())
-    return moved
+    floors: list[Tensor] = []
+    if x.is_floating_point():
+        floors.append((run(_nudged(x, tolerance, generator)) - base).abs())
+    kept = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(_nudged(parameter, tolerance, generator))
+    floors.append((run(x) - base).abs())
+    with torch.no_grad():
+        for parameter, old in zip(parameters, kept, strict=True):
+            parameter.copy_(old)
+    return min(floors, key=worst)
+
+
+def _nudged(value: Tensor, tolerance: Tolerance, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+    return value.detach() * (1.0 + tolerance.nudge * noise)
 
 
 def leak_size(difference: Tensor, scale: float, tolerance: Tolerance, noise: Callable[[], Tensor]) -> float:

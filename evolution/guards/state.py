@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from evolution.guards.inputs import sequence_inputs
-from evolution.guards.precision import double_precision
 from evolution.guards.report import GuardReport
 from evolution.guards.subject import ProbedSize, Subject, mixer, worst
 
@@ -26,7 +25,7 @@ _MAX_ITEMS = 20_000
 def check(subject: Subject) -> GuardReport:
     """At the smallest and the largest size."""
     for size in {subject.smallest, subject.sizes[-1]}:
-        with double_precision():
+        with subject.in_double():
             report = _check_size(subject, size)
         if report is not None:
             return report
@@ -46,9 +45,9 @@ def _check_size(subject: Subject, size: ProbedSize) -> GuardReport | None:
     before = dict(_contents(subject, layer))
     random_state, python_state = torch.get_rng_state(), random.getstate()
     outputs: dict[tuple[str, int], Tensor] = {}
-    for mode in ("train", "eval", "train"):
+    for mode, order in (("train", (0, 1, 2, 0)), ("eval", (0, 2, 1, 0)), ("train", (1, 0))):
         layer.train(mode == "train")
-        for index in (0, 0, 1, 2, 1, 0):
+        for index in order:
             with torch.set_grad_enabled(mode == "train"):
                 y = layer(inputs[index]).detach()
             if not torch.equal(torch.get_rng_state(), random_state) or random.getstate() != python_state:

@@ -208,9 +208,13 @@ def _device_test(node: ast.Compare | ast.JoinedStr) -> GuardReport | None:
     while waiting:
         part = waiting.pop()
         if isinstance(part, ast.Attribute) and part.attr == "device":
-            return refusal(
-                NAME, node, "a test of .device", "a block must do the same on every device; pass device=x.device on"
-            )
+            allowed = "a block must do the same on every device; only pass it on, as in device=x.device"
+            return refusal(NAME, node, "a test of .device", allowed)
+        if isinstance(part, ast.keyword) and part.arg == "device":
+            continue
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr == "to":
+            waiting.append(part.func)
+            continue
         waiting += ast.iter_child_nodes(part)
     return None
 

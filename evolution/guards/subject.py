@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from data.keyed_random import seed_of, torch_generator
-from evolution.guards.precision import double_precision
+from evolution.guards.precision import double_precision, names_narrow_dtype
 from frameworks.program import load_module, split_source
 from frameworks.registry import Framework
 from frameworks.registry import framework as framework_named
@@ -46,13 +47,20 @@ class Subject:
         sizes: sizes of the ladder, smallest first.
         probe_seed: varies lengths, positions and inputs of all probes.
         device: where the candidate will train.
+        precision: of its runs, fp32 or bf16.
 
     Raises:
         ValueError: no sizes.
     """
 
     def __init__(
-        self, framework: str, source: str, sizes: Sequence[ProbedSize], probe_seed: int, device: str = "cpu"
+        self,
+        framework: str,
+        source: str,
+        sizes: Sequence[ProbedSize],
+        probe_seed: int,
+        device: str = "cpu",
+        precision: str = "fp32",
     ) -> None:
         if not sizes:
             raise ValueError("sizes is empty; a candidate is probed at one size at least")
@@ -61,6 +69,7 @@ class Subject:
         self.sizes = tuple(sizes)
         self.probe_seed = probe_seed
         self.device = torch.device(device)
+        self.precision = precision
 
     @staticmethod
     def from_arguments(arguments: Mapping[str, Any]) -> Subject:
@@ -71,6 +80,7 @@ class Subject:
             [ProbedSize(**row) for row in arguments["sizes"]],
             int(arguments["probe_seed"]),
             arguments.get("device", "cpu"),
+            arguments.get("precision", "fp32"),
         )
 
     @cached_property
@@ -110,9 +120,17 @@ class Subject:
             torch.default_generator.manual_seed(seed_of("guard layer", self.probe_seed, seed))
             return self.attention(d_model=size.d_model, n_heads=size.n_heads).to(self.device)
 
+    def in_double(self) -> AbstractContextManager[None]:
+        """`double_precision` as far as the block's text needs it."""
+        return double_precision(widen=self._names_narrow_dtype)
+
+    @cached_property
+    def _names_narrow_dtype(self) -> bool:
+        return names_narrow_dtype(split_source(self.source)[1])
+
     def double_layer(self, size: ProbedSize, *, seed: int = 0) -> nn.Module:
-        """The layer in float64; run it inside `double_precision`."""
-        with double_precision():
+        """The layer in float64; run it inside `in_double`."""
+        with self.in_double():
             return self.layer(size, seed=seed).double()
 
     def model(self, size: ProbedSize, *, reference: bool = False) -> LanguageModel:

@@ -17,7 +17,7 @@ def check(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Args:
         arguments: `framework` (name), `source` (whole program file), `sizes` (list of {d_model, n_heads, n_layers,
-            vocab_size, seq_len, batch_size}), `probe_seed`, and optionally `device` ("cpu").
+            vocab_size, seq_len, batch_size}), `probe_seed`, and optionally `device` ("cpu") and `precision` ("fp32").
 
     Raises:
         KeyError, ValueError: the arguments themselves are wrong. A failing candidate never raises.

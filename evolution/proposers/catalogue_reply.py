@@ -34,7 +34,9 @@ ATTEMPTS = 24
 RECOMBINATION, SIMPLIFICATION, REDRAW = 0.2, 0.1, 0.1
 OPERATOR_COUNTS = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3)
 
-_ORIGIN = "This proposal comes from the operator catalogue: a fixed list of cited code edits. No language model wrote it."
+_ORIGIN = (
+    "This proposal comes from the operator catalogue: a fixed list of cited code edits. No language model wrote it."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,11 @@ def _block_of(fence: Fence, framework: Framework) -> str | None:
 
 
 def find_programs(messages: Sequence[Mapping[str, str]], framework: Framework) -> PromptPrograms:
-    """The framework's blocks in the messages, whole files reduced to their block."""
+    """The framework's blocks in the messages (not the system's), whole files reduced to their block."""
     found: list[tuple[str, str]] = []
     for message in messages:
+        if message["role"] in ("system", "developer"):
+            continue
         for fence in find_fences(message["content"]):
             block = _block_of(fence, framework)
             if block is not None:
@@ -99,29 +103,32 @@ def _add_operators(
     return (block, used) if used else None
 
 
-def _draw(
-    block: str, others: Sequence[str], framework: Framework, rng: random.Random
-) -> tuple[str, list[str]] | None:
+def _cited(entry: Operator) -> str:
+    return f"{entry.name}: {entry.summary} [{entry.paper}]"
+
+
+def _draw(block: str, others: Sequence[str], framework: Framework, rng: random.Random) -> tuple[str, list[str]] | None:
     """One draw: the new block and the lines of its rationale, or None when the draw does not fit."""
     point = rng.random()
     if others and point < RECOMBINATION:
         child = recombine(block, rng.choice(others), framework.name, rng)
         line = "recombination: bring an addition or a method from another program of the prompt to the parent"
         return (child, [line]) if child is not None else None
-    if present_operators(block, framework.name):
-        for entry, low in ((simplification(), RECOMBINATION), (redraw(), RECOMBINATION + SIMPLIFICATION)):
-            if low <= point < low + (SIMPLIFICATION if entry.name == "simplification" else REDRAW):
-                child = entry.apply(block, framework.name, rng)
-                return (child, [f"{entry.name}: {entry.summary} ({entry.paper})"]) if child is not None else None
+    revision = None
+    if RECOMBINATION <= point < RECOMBINATION + SIMPLIFICATION:
+        revision = simplification()
+    elif RECOMBINATION + SIMPLIFICATION <= point < RECOMBINATION + SIMPLIFICATION + REDRAW:
+        revision = redraw()
+    if revision is not None and present_operators(block, framework.name):
+        child = revision.apply(block, framework.name, rng)
+        return (child, [_cited(revision)]) if child is not None else None
     added = _add_operators(block, framework, rng, rng.choice(OPERATOR_COUNTS))
     if added is None:
         return None
-    return added[0], [f"{entry.name}: {entry.summary} ({entry.paper})" for entry in added[1]]
+    return added[0], [_cited(entry) for entry in added[1]]
 
 
-def catalogue_reply(
-    messages: Sequence[Mapping[str, str]], framework: Framework, seed: int, choice: int = 0
-) -> str:
+def catalogue_reply(messages: Sequence[Mapping[str, str]], framework: Framework, seed: int, choice: int = 0) -> str:
     """The reply to a prompt: a rationale and one fence with the complete new block.
 
     Args:
@@ -135,7 +142,8 @@ def catalogue_reply(
     """
     programs = find_programs(messages, framework)
     if programs.parent is None:
-        return f"{_ORIGIN}\n\nThe messages hold no fenced program with `class {framework.block_class}`; there is nothing to edit."
+        missing = f"The messages hold no fenced program with `class {framework.block_class}`; there is nothing to edit."
+        return f"{_ORIGIN}\n\n{missing}"
     rng = random.Random(reply_seed(framework, messages, seed, choice))
     shown = {_identity(block, framework) for block in (programs.parent, *programs.others, framework.start_block)}
     starts = [(programs.parent, programs.others, "")]

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from evolution.proposers.catalogue_reply import catalogue_reply
+from evolution.proposers.operators.slots import SLOTS
 from frameworks.registry import Framework
 from frameworks.registry import framework as find_framework
 
@@ -90,7 +91,10 @@ def complete(request: object, framework: Framework, seed: int) -> dict[str, Any]
         raise _RequestError(400, "invalid_json", f"the body must be a JSON object, not {type(request).__name__}")
     if request.get("model") != MODEL:
         raise _RequestError(
-            404, "model_not_found", f"model {request.get('model')!r} does not exist here; the only one is {MODEL!r}", "model"
+            404,
+            "model_not_found",
+            f"model {request.get('model')!r} does not exist here; the only one is {MODEL!r}",
+            "model",
         )
     messages = _messages(request.get("messages"))
     for name in ("stream", "tools", "functions"):
@@ -242,10 +246,16 @@ class CatalogueServer:
 
     Raises:
         UnknownFrameworkError: there is no framework of that name.
+        ValueError: the catalogue has no operators for it.
     """
 
     def __init__(self, framework: Framework | str, seed: int = 0) -> None:
         self._framework = find_framework(framework) if isinstance(framework, str) else framework
+        if self._framework.name not in SLOTS:
+            raise ValueError(
+                f"the operator catalogue has nothing for framework {self._framework.name!r}; "
+                f"it edits {', '.join(SLOTS)}"
+            )
         self._seed = seed
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None

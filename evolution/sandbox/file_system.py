@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -133,8 +134,9 @@ def _restrict(path: str, flags: int, *, recursive: bool = False) -> None:
 
 
 def _mounts_below(path: str) -> Iterator[str]:
-    with open(_OLD + "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+    with open(_OLD + "/proc/self/mountinfo", "rb") as table:
         for line in table:
-            point = line.split()[4].encode().decode("unicode_escape")
+            escaped = line.split()[4]  # white space stands there as octal
+            point = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), escaped))
             if point.startswith(path.rstrip("/") + "/"):
                 yield point

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from . import system_calls as linux
 from .file_system import Bind, build_file_system
+from .memory_watch import MemoryWatch
 from .namespaces import enter_keeper_namespaces
 from .protocol import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES, pack_report
 from .usage import (
@@ -29,7 +30,6 @@ from .usage import (
     descendants,
     folder_bytes,
     measure_usage,
-    memory_counted_once,
     own_memory,
 )
 from .worker import run_worker
@@ -93,6 +93,7 @@ class _Keeper:
             fcntl.fcntl(output_write, _SET_PIPE_SIZE, _PIPE_BYTES)
         started = time.monotonic()
         self.born_with = own_memory("self")[0]
+        self.memory = MemoryWatch(self.limits["memory_bytes"], self.born_with)
         self.worker = os.fork()
         if self.worker == 0:
             if not self.confined:
@@ -182,26 +183,22 @@ class _Keeper:
                 return
 
     def _look(self, now: float) -> None:
-        """Hold what the worker uses against its limits."""
-        pids = self._pids()
-        usage = measure_usage(pids, self.born_with)
-        limits = self.limits
+        """Hold what the worker uses against its limits; the cheap count first, for while I look a bomb grows."""
+        pids, limits = self._pids(), self.limits
+        usage = measure_usage(pids, self.born_with) if len(pids) <= limits["processes"] else None
+        if usage is None or usage.tasks > limits["processes"]:
+            self.verdict = {"kind": "killed", "reason": f"more than {limits['processes']} processes and threads"}
+            return
         in_files = sum(_used(folder) for folder in ("/tmp", "/dev/shm")) if self.confined else 0
-        memory = usage.memory_bytes + in_files
-        if memory > limits["memory_bytes"] and len(pids) > 1:
-            for _ in range(2):  # twice: a process that ends between two readings makes the shares of the others larger
-                once = memory_counted_once(self._pids(), self.born_with)
-                memory = memory if once is None else min(memory, once + in_files)
-        if memory > limits["memory_bytes"]:
+        if self.memory.is_over(pids, usage.memory_bytes, in_files):
             self.verdict = {"kind": "out_of_memory", "limit": limits["memory_bytes"]}
-        elif usage.tasks > limits["processes"]:
-            reason = f"more than {limits['processes']} processes and threads"
-            self.verdict = {"kind": "killed", "reason": reason}
-        elif limits["cpu_seconds"] is not None:
+            return
+        if limits["cpu_seconds"] is not None:
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             if usage.cpu_seconds + used.ru_utime + used.ru_stime > limits["cpu_seconds"]:
                 self.verdict = {"kind": "timed_out", "limit": limits["cpu_seconds"], "clock": "cpu"}
-        if self.verdict is None and now >= self.next_folder_look:
+                return
+        if now >= self.next_folder_look:
             self._look_at_folders(pids)
 
     def _look_at_folders(self, pids: list[int]) -> None:

@@ -18,6 +18,10 @@ from typing import Any
 MAX_RESULT_BYTES = 16 << 20
 """Largest result a worker may send; a larger one is an invalid result."""
 
+SETTLED = b"\n"
+"""First byte of a worker's answer, written before any untrusted code runs: an answer that begins with it is the
+target's, so that no target can pass its own failure off as the sandbox's."""
+
 MAX_FRAME_BYTES = 256 << 20
 MAX_OUTPUT_BYTES = 16 << 10
 

@@ -32,16 +32,20 @@ from .ability import SandboxUnavailable, sandbox_ability
 from .environment import check_extra_environment, worker_environment
 from .leftovers import make_harmless
 from .limits import Limits
-from .protocol import read_report, receive_frame, send_frame
+from .protocol import SETTLED, read_report, receive_frame, send_frame
 from .result import Exited, Killed, OutOfMemory, Raised, Returned, TimedOut, WorkerResult
 
 WARM_MODULES = (
     "torch",
     "torch._dynamo",
     "torch.optim",
-    "training.worker",
+    "data.corpus",
     "models.language_model",
+    "training.trainer",
+    "training.worker",
     "evolution.guards.worker",
+    *(f"evolution.guards.{name}" for name in ("build", "parity", "forward", "cost", "state", "batch", "causality")),
+    *(f"evolution.guards.{name}" for name in ("jacobian", "model_causality", "precision")),
 )
 """What the warm parent imports before it forks; one that cannot be imported is left out."""
 
@@ -128,12 +132,13 @@ class Sandbox:
         Raises:
             ValueError: this call itself is malformed (target, arguments, paths, environment), or the sandbox is closed.
         """
+        folder = None if scratch is None else _checked_path(scratch, folder=True)
         request = {
             "target": _checked_target(target),
             "arguments": _checked_arguments(arguments),
             "limits": asdict(limits),
             "readable": [_checked_path(path, folder=False) for path in readable],
-            "scratch": None if scratch is None else _checked_path(scratch, folder=True),
+            "scratch": folder,
             "environment": check_extra_environment(environment or {}),
         }
         number = next(self._numbers)
@@ -149,8 +154,8 @@ class Sandbox:
         finally:
             with self._lock:
                 self._calls.pop(number, None)
-            if scratch is not None:
-                make_harmless(request["scratch"])
+            if folder is not None:
+                make_harmless(folder)
         return result
 
     def cancel_all(self) -> int:
@@ -188,13 +193,18 @@ class Sandbox:
         for _ in range(_STARTS_OF_ONE_CALL):
             if self._is_cancelled(number):
                 break
-            zygote = self._warm_parent()
-            zygote.greeting()
             sent = time.monotonic()
             try:
+                zygote = self._warm_parent()
+                zygote.greeting()
+                sent = time.monotonic()
                 answer = zygote.call(number, request, limits.seconds)
             except TimeoutError:
                 return TimedOut(limits.seconds, seconds=time.monotonic() - sent)
+            except (SandboxUnavailable, ValueError):
+                if self._is_cancelled(number):  # closed meanwhile
+                    break
+                raise
             except OSError:
                 answer = None  # the warm parent died before it took the call
             if answer is not None:
@@ -355,10 +365,9 @@ def _result(head: dict[str, Any], raw: bytes, limits: Limits) -> WorkerResult:
         return Killed(-code, **spent)
     if head["too_large"]:
         return Raised("InvalidResult", "The worker's answer is larger than allowed.", **spent)
-    if code != 0 or not raw:
-        answer = _answer(raw) if raw else None
-        if isinstance(answer, dict) and set(answer) == {"setup"}:
-            return Raised("SandboxError", f"The worker could not be set up: {answer['setup']}", **spent)
+    if raw and not raw.startswith(SETTLED):
+        return Raised("SandboxError", f"The worker could not be set up: {raw[:500].decode(errors='replace')}", **spent)
+    if code != 0 or len(raw) <= len(SETTLED):
         return Exited(code, **spent)
     answer = _answer(raw)
     if isinstance(answer, dict) and set(answer) == {"returned"}:
@@ -366,7 +375,9 @@ def _result(head: dict[str, Any], raw: bytes, limits: Limits) -> WorkerResult:
     if isinstance(answer, dict) and {"raised", "detail"} <= set(answer):
         if answer.get("memory") is True:
             return OutOfMemory(limits.memory_bytes, **spent)
-        return Raised(str(answer["raised"])[:200], str(answer["detail"])[:8000], **spent)
+        error = str(answer["raised"])[:200]
+        if error != "SandboxError":  # that name is the sandbox's own
+            return Raised(error, str(answer["detail"])[:8000], **spent)
     detail = answer if isinstance(answer, str) else "it is no answer of a worker"
     return Raised("InvalidResult", f"The worker's answer cannot be used: {detail}.", **spent)
 

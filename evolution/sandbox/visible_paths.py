@@ -1,8 +1,8 @@
 """What of the machine a worker can see: an allow-list of read-only paths.
 
-The system's programs and libraries, the Python installation, and from every other import path only the importable
-things in it (packages and modules), so that a folder of runs, a ledger or a .git beside the code stays unseen.
-Home folders, /etc but a few files, /var, /run and every other user's files are not in the list.
+The system's programs and libraries, the known parts of the Python installation, and from every other import path
+only the importable things in it (packages and modules), so that a folder of runs, a ledger or a .git beside the code
+stays unseen. Home folders, /etc but a few files, /var, /run and every other user's files are not in the list.
 """
 
 from __future__ import annotations
@@ -37,6 +37,21 @@ _SYSTEM = (
     "/sys/devices/system",
 )
 _GPU_SYSTEM = ("/sys/bus", "/sys/class", "/sys/devices", "/sys/module", "/opt/rocm")
+_PREFIX_PARTS = (
+    "bin",
+    "sbin",
+    "lib",
+    "lib32",
+    "lib64",
+    "libexec",
+    "include",
+    "share",
+    "etc",
+    "ssl",
+    "nvvm",
+    "targets",
+    "pyvenv.cfg",
+)
 _PROJECT = ("frameworks", "models", "data", "training", "evolution")
 _INSTALLED = ("site-packages", "dist-packages")
 _SUFFIXES = (".py", ".so", ".zip", ".egg")
@@ -65,8 +80,8 @@ def visible_paths(import_path: Iterable[str]) -> list[str]:
         import_path: the folders Python imports from (sys.path of the warm parent).
     """
     system = _SYSTEM + (_GPU_SYSTEM if gpu_devices() else ())
-    prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix} - {"/"}
-    paths = [*system, *sorted(prefixes)]
+    prefixes = sorted({sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix})
+    paths = [*system, *(os.path.join(prefix, part) for prefix in prefixes for part in _PREFIX_PARTS)]
     roots = [os.path.realpath(path) for path in paths if os.path.isdir(path)]
     for folder in [*import_path, *_project_folders()]:
         real = os.path.realpath(folder)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from . import system_calls as linux
 from .privileges import drop_privileges
-from .protocol import MAX_RESULT_BYTES
+from .protocol import MAX_RESULT_BYTES, SETTLED
 from .usage import own_memory
 
 _RESULT = 3
@@ -48,6 +48,7 @@ def run_worker(call: dict[str, Any], *, result: int, output: int, folder: str, p
         except BaseException as error:
             _answer({"setup": f"{type(error).__name__}: {error}"})
         else:
+            os.write(_RESULT, SETTLED)
             code = _run(call)
     finally:
         os._exit(code)

@@ -12,11 +12,11 @@ from analysis.mixed_model import mixed_model
 SIZES = ("d32", "d48", "d80")
 
 
-def rows_of(seed, *, effect=-0.04, n_seeds=6, sizes=SIZES, bend=0.0, own_sd=0.01, noise=0.005):
+def rows_of(seed, *, effect=-0.04, n_seeds=6, sizes=SIZES, bend=0.0, own_sd=0.01, noise=0.005, seed_sd=0.02):
     """Losses in which seeds, pairs and candidates' own seed effects all vary."""
     rng, rows = np.random.default_rng(seed), []
     for run_seed in range(n_seeds):
-        shared = 0.02 * rng.standard_normal()
+        shared = seed_sd * rng.standard_normal()
         own = {arm: own_sd * rng.standard_normal() for arm in ("softmax", "conv")}
         for k, size in enumerate(sizes):
             pair = 0.01 * rng.standard_normal()
@@ -34,9 +34,9 @@ def differences(rows):
     return np.array([[loss["conv", size, seed] - loss["softmax", size, seed] for size in SIZES] for seed in seeds])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(7))
 def test_balanced_effect_and_standard_error_are_those_of_the_paired_t_test(seed):
-    rows = rows_of(seed, own_sd=0.03)
+    rows = rows_of(seed, own_sd=0.03, seed_sd=0.2)
     averaged = differences(rows).mean(axis=1)
     result = mixed_model(rows, reference="softmax")
     (effect,) = result.effects

@@ -22,7 +22,7 @@ def naive_training_batch(tokens: np.ndarray, T: int, B: int, seed: int, step: in
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
 @pytest.mark.parametrize(("T", "B"), [(1, 1), (63, 5), (999, 3)])
 def test_gathered_batch_equals_plain_slices(T: int, B: int, dtype: type) -> None:
-    tokens: np.ndarray = numpy_generator("tokens").integers(60_000, size=1000).astype(dtype)  # type: ignore[type-arg]
+    tokens: np.ndarray = numpy_generator("tokens").integers(60_000, size=1000).astype(dtype)
     x, y = training_batch(tokens, seq_len=T, batch_size=B, seed=3, step=11)
     assert (x.tolist(), y.tolist()) == naive_training_batch(tokens, T, B, 3, 11)
     assert x.dtype == y.dtype == torch.int64

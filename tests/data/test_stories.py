@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import lzma
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,17 @@ def test_the_oracle_meets_the_entropy_of_a_document() -> None:
     error = losses.std() / math.sqrt(len(losses))
     assert error < 0.01 * document_entropy()
     assert abs(losses.mean() - document_entropy()) < 4 * error
+
+
+def test_the_oracle_meets_the_entropy_of_each_kind() -> None:
+    """Apart from each other, so that an error in the smaller one is not lost in the spread of the larger."""
+    kinds: dict[str, list[float]] = {"Story": [], "Facts": []}
+    for document in DOCUMENTS:
+        kinds[document[:5]].append(document_log_loss(document) - math.log(2))
+    story = grammar().entropy("STORY")
+    for kind, entropy in (("Story", story), ("Facts", 2 * (document_entropy() - math.log(2)) - story)):
+        error = np.std(kinds[kind]) / math.sqrt(len(kinds[kind]))
+        assert abs(np.mean(kinds[kind]) - entropy) < 4 * error
 
 
 def test_the_oracle_meets_the_floor_per_character() -> None:
@@ -55,6 +67,7 @@ def test_words_take_the_tokens_that_the_floor_counts(stories: Corpus) -> None:
             words = words.replace(mark, f"\0{mark}")
         total = sum(counts.get(word) or len(stories.encode(word)) for word in words.split("\0") if word)
         assert total == len(stories.encode(document))
+    assert not re.search(r"[.,:]{2}", "".join(DOCUMENTS)), "two marks in a row could be merged into one token"
 
 
 def test_no_compressor_goes_below_the_floor() -> None:

@@ -40,7 +40,7 @@ def test_text_is_split_at_markers_or_blank_lines(tmp_path: Path, content: str, e
 @pytest.mark.parametrize("separator", ["\n\n", "\r\n\r\n", "<|endoftext|>", "\né\n\n"])
 def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str) -> None:
     """Separators, characters and line ends that lie across block borders are seen whole."""
-    text = separator.join(f"document {n} ü{'x' * (n % 7)}" for n in range(40))
+    text = separator.join(f"document {n}\r\nline ü{'x' * (n % 7)}" for n in range(40))
     whole = documents(tmp_path / "a.txt", text)
     for size in (1, 2, 3, 5, 13):
         monkeypatch.setattr("data.text_files._BLOCK_BYTES", size)
@@ -67,6 +67,13 @@ def test_pieces_end_at_line_ends() -> None:
 def test_one_endless_line_is_cut_like_a_whole_document(tmp_path: Path) -> None:
     text = "word " * 100_000
     assert documents(tmp_path / "a.txt", text) == list(pieces(text))
+
+
+def test_a_marker_at_the_cut_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block ends inside the marker just where an endless document would be cut."""
+    monkeypatch.setattr("data.text_files._BLOCK_BYTES", PIECE_CHARACTERS + 2)
+    first = "x" * (PIECE_CHARACTERS - 4)
+    assert documents(tmp_path / "a.txt", f"{first}<|endoftext|>second") == [first, "second"]
 
 
 def test_large_files_are_streamed(tmp_path: Path) -> None:

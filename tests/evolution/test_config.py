@@ -82,8 +82,6 @@ def test_shipped_study_configs_load(path: Path) -> None:
 
 
 def test_demo_config_loads() -> None:
-    demo = load_config(
-        Path(__file__).parents[2] / "experiments" / "demo.yaml", overrides={"framework": "matrix_mixer"}
-    )
+    demo = load_config(Path(__file__).parents[2] / "experiments" / "demo.yaml", overrides={"framework": "matrix_mixer"})
     assert demo.iterations >= 12
     assert demo.confirmation.seeds >= 6

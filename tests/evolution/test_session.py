@@ -104,7 +104,10 @@ def test_other_settings_under_the_same_name_are_refused(finished: Path) -> None:
         ({"corpus.source": "/nowhere/text.txt"}, "/nowhere/text.txt"),
         ({"name": "../outside"}, "cannot name a folder"),
         ({"start_program": "/nowhere/program.py"}, "start_program"),
-        ({"proposer.kind": "endpoint", "proposer.model": "m", "proposer.api_base": "http://127.0.0.1:9/v1"}, "127.0.0.1:9"),
+        (
+            {"proposer.kind": "endpoint", "proposer.model": "m", "proposer.api_base": "http://127.0.0.1:9/v1"},
+            "127.0.0.1:9",
+        ),
     ],
 )
 def test_bad_requests_leave_nothing_behind(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -30,7 +30,19 @@ from evolution.proposers.operators.statements import (
 )
 from frameworks.program import ProgramError, parse_block
 
-MAX_BLOCK_BYTES = 60_000
+MAX_BLOCK_CHARACTERS = 60_000
+MAX_DEPTH = 80
+"""Deepest syntax tree that is edited: far above what people write, far below what exhausts the stack."""
+
+
+def _depth(tree: ast.AST) -> int:
+    deepest = 0
+    stack = [(tree, 1)]
+    while stack:
+        node, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
+    return deepest
 
 
 class BlockEditor:
@@ -45,12 +57,13 @@ class BlockEditor:
     """
 
     def __init__(self, block: str, slots: Slots) -> None:
-        if len(block) > MAX_BLOCK_BYTES:
-            raise ForeignBlockError(f"{len(block):,} characters; at most {MAX_BLOCK_BYTES:,} are edited")
+        if len(block) > MAX_BLOCK_CHARACTERS:
+            raise ForeignBlockError(f"{len(block):,} characters; at most {MAX_BLOCK_CHARACTERS:,} are edited")
         try:
-            parse_block(block)
+            if _depth(parse_block(block)) > MAX_DEPTH:
+                raise ForeignBlockError(f"the code nests deeper than {MAX_DEPTH} levels")
             self._module = cst.parse_module(block)
-        except (ProgramError, cst.ParserSyntaxError, RecursionError) as error:
+        except (ProgramError, cst.ParserSyntaxError) as error:
             raise ForeignBlockError(str(error)) from None
         self.slots = slots
         found = [
@@ -296,12 +309,16 @@ class BlockEditor:
         new = self._rename(method, edit.kernel, rename)
         row_sum = source_of(parse_statements(edit.row_sum, rename=rename)).strip() if edit.row_sum else ""
         if slots.normaliser is None and edit.row_sum != UNNORMALISED:
-            new += parse_statements(slots.row_sum.format(row_sum=row_sum or f"{slots.coefficient}.sum(-1, keepdim=True)"))
+            new += parse_statements(
+                slots.row_sum.format(row_sum=row_sum or f"{slots.coefficient}.sum(-1, keepdim=True)")
+            )
         marked = parse_statements(source_of(new), marker=name)
         marked[0] = marked[0].with_changes(leading_lines=getattr(body[index], "leading_lines", ()))
         self.set_body(method, [*body[:index], *marked, *body[index + 1 :]])
         if slots.normaliser is not None and row_sum:
-            self._replace_return(name, slots.normaliser, slots.plain_return or "", slots.row_sum.format(row_sum=row_sum))
+            self._replace_return(
+                name, slots.normaliser, slots.plain_return or "", slots.row_sum.format(row_sum=row_sum)
+            )
 
     def _replace_return(self, name: str, method: str, expected: str, code: str) -> None:
         body = self.body(method)

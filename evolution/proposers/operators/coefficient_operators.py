@@ -37,8 +37,7 @@ def _linear_attention(choice: Choice) -> Edit:
 
 def _taylor_kernel(choice: Choice) -> Edit:
     return Edit(
-        kernel="near = s.masked_fill(torch.isinf(s), 0.0)\n"
-        f"w = (1.0 + near + 0.5 * near.square()) * {_VISIBLE}"
+        kernel=f"near = s.masked_fill(torch.isinf(s), 0.0)\nw = (1.0 + near + 0.5 * near.square()) * {_VISIBLE}"
     )
 
 

@@ -18,7 +18,6 @@ from evolution.proposers.operators.statements import (
     marker_of,
     names_in,
     parse_statements,
-    self_attributes,
     source_of,
 )
 

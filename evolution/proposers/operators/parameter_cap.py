@@ -37,7 +37,13 @@ def _integer(node: ast.AST, names: dict[str, int]) -> int | None:
             return None
         if isinstance(node.op, ast.FloorDiv):
             return left // right if right else None
-        return left + right if isinstance(node.op, ast.Add) else left - right if isinstance(node.op, ast.Sub) else left * right
+        return (
+            left + right
+            if isinstance(node.op, ast.Add)
+            else left - right
+            if isinstance(node.op, ast.Sub)
+            else left * right
+        )
     return None
 
 
@@ -100,5 +106,6 @@ def count_parameters(block: str, framework_name: str, d_model: int, n_heads: int
 def within_parameter_cap(block: str, framework_name: str) -> bool:
     """Whether the block's readable parameters stay within the cap at every size of `SHAPES`."""
     return all(
-        count_parameters(block, framework_name, d_model, n_heads) <= parameter_cap(d_model) for d_model, n_heads in SHAPES
+        count_parameters(block, framework_name, d_model, n_heads) <= parameter_cap(d_model)
+        for d_model, n_heads in SHAPES
     )

@@ -13,8 +13,7 @@ from evolution.proposers.operators.operator import Choice, edit_operator
 def _distance(name: str) -> str:
     """Statements that put i - j, at least 0, into the variable `name` (T, T)."""
     return (
-        f"{name} = torch.arange(s.shape[-1], device=s.device)\n"
-        f"{name} = ({name}.unsqueeze(-1) - {name}).clamp(min=0)\n"
+        f"{name} = torch.arange(s.shape[-1], device=s.device)\n{name} = ({name}.unsqueeze(-1) - {name}).clamp(min=0)\n"
     )
 
 

@@ -101,7 +101,8 @@ def _delta_rule(choice: Choice) -> Edit:
     )
     solve = "v = torch.linalg.solve_triangular(overlap, v.to(overlap.dtype), upper=False, unitriangular=True)"
     step = (
-        "past_count = torch.arange(v.shape[-2], device=v.device).clamp(min=1).unsqueeze(-1)\nv = v - overlap / past_count @ v"
+        "past_count = torch.arange(v.shape[-2], device=v.device).clamp(min=1).unsqueeze(-1)\n"
+        "v = v - overlap / past_count @ v"
     )
     return Edit(
         init="self.delta_strength = nn.Parameter(torch.full((n_heads, 1, 1), -3.0))",

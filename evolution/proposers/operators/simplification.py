@@ -17,6 +17,8 @@ def present_operators(block: str, framework_name: str) -> list[str]:
     from evolution.proposers.operators.statements import ForeignBlockError
 
     known = catalogue()
+    if framework_name not in SLOTS:
+        return []
     try:
         return [name for name in BlockEditor(block, SLOTS[framework_name]).markers() if name in known]
     except ForeignBlockError:
@@ -77,7 +79,7 @@ def simplification() -> Operator:
 
 @cache
 def redraw() -> Operator:
-    """Takes one operator's additions out and applies it again with another draw of its choices, now last in its slots."""
+    """Takes one operator's additions out and applies it again with other choices, now last in its slots."""
     return Operator(
         name="redraw",
         paper="mutation of a parameter, as in any evolutionary algorithm",

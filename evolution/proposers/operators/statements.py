@@ -1,9 +1,11 @@
+# ruff: noqa: N802  (libcst's visitors are named after its node types)
 """Statements as libcst nodes: parsing with marks, and what they read and assign."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import libcst as cst
 
@@ -88,36 +90,37 @@ class _Names(cst.CSTVisitor):
         self.returns += self._depth == 0
 
 
-def _look(nodes: Iterable[cst.CSTNode]) -> _Names:
+@lru_cache(maxsize=2048)
+def _look(node: cst.CSTNode) -> _Names:
+    """What one node holds; nodes never change, so each is visited once (visiting is most of an edit's cost)."""
     seen = _Names()
-    for node in nodes:
-        node.visit(seen)
+    node.visit(seen)
     return seen
 
 
 def names_in(nodes: Iterable[cst.CSTNode]) -> set[str]:
     """Variables that occur, without attribute and keyword names."""
-    return _look(nodes).names
+    return {name for node in nodes for name in _look(node).names}
 
 
 def assigned_names(nodes: Iterable[cst.CSTNode]) -> set[str]:
     """Variables that are assigned."""
-    return _look(nodes).assigned
+    return {name for node in nodes for name in _look(node).assigned}
 
 
 def self_attributes(nodes: Iterable[cst.CSTNode]) -> set[str]:
     """Attributes of `self` that occur."""
-    return _look(nodes).attributes
+    return {name for node in nodes for name in _look(node).attributes}
 
 
 def assigned_attributes(nodes: Iterable[cst.CSTNode]) -> set[str]:
     """Attributes of `self` that are assigned."""
-    return _look(nodes).assigned_attributes
+    return {name for node in nodes for name in _look(node).assigned_attributes}
 
 
 def count_returns(nodes: Iterable[cst.CSTNode]) -> int:
     """Return statements, without those of nested functions."""
-    return _look(nodes).returns
+    return sum(_look(node).returns for node in nodes)
 
 
 def final_return(method: str, body: Sequence[cst.BaseStatement]) -> cst.Return:
@@ -152,9 +155,14 @@ def parse_statements(
     code: str, *, rename: Mapping[str, str] | None = None, marker: str | None = None
 ) -> list[cst.BaseStatement]:
     """Parse simple statements, rename variables, and mark each with a trailing comment."""
+    return list(_parse_statements(code, tuple(sorted((rename or {}).items())), marker))
+
+
+@lru_cache(maxsize=1024)
+def _parse_statements(code: str, rename: tuple[tuple[str, str], ...], marker: str | None) -> list[cst.BaseStatement]:
     module = cst.parse_module(code)
-    if rename and any(key != value for key, value in rename.items()):
-        module = cst.ensure_type(module.visit(_Rename(rename)), cst.Module)
+    if any(old != new for old, new in rename):
+        module = cst.ensure_type(module.visit(_Rename(dict(rename))), cst.Module)
     statements: list[cst.BaseStatement] = list(module.body)
     if marker is None:
         return statements

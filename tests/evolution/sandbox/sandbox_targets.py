@@ -33,11 +33,11 @@ def raise_named(name):
 
 
 def raise_unprintable(_):
-    class Unprintable(Exception):
+    class UnprintableError(Exception):
         def __str__(self):
             raise SystemExit(9)
 
-    raise Unprintable
+    raise UnprintableError
 
 
 def leave(code):
@@ -65,6 +65,14 @@ def abort(_):
 def spin(_):
     while True:
         pass
+
+
+def spin_in_children(number):
+    for _ in range(number):
+        if os.fork() == 0:
+            while True:
+                pass
+    os.wait()
 
 
 def spin_ignoring_signals(_):
@@ -148,7 +156,7 @@ def fill_disk_with_a_deleted_file(folder):
     files = []
     for number in range(10_000):
         path = os.path.join(folder, str(number))
-        files.append(open(path, "wb"))
+        files.append(open(path, "wb"))  # noqa: SIM115
         os.unlink(path)
         files[-1].write(b"x" * (1 << 20))
         files[-1].flush()
@@ -187,6 +195,15 @@ def spawn_a_program(_):
     return "spawned"
 
 
+def leave_sleepers(_):
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(60)
+            os._exit(0)
+    time.sleep(60)
+
+
 def bomb_with_forks(_):
     while True:
         with contextlib.suppress(OSError):
@@ -197,6 +214,11 @@ def start_many_threads(number):
     for _ in range(number):
         threading.Thread(target=time.sleep, args=(60,)).start()
     time.sleep(60)
+
+
+def start_small_threads(number):
+    threading.stack_size(64 << 10)
+    start_many_threads(number)
 
 
 def start_a_thread_and_return(_):
@@ -293,7 +315,7 @@ def attack_the_keeper(_):
             os.kill(1, number)
     for path in ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps", "/proc/1/root/", "/proc/1/cwd/"):
         try:
-            os.listdir(path) if path.endswith("/") else open(path, "rb").read(1)
+            os.listdir(path) if path.endswith("/") else os.read(os.open(path, os.O_RDONLY), 1)
             outcome[path] = "open"
         except OSError as error:
             outcome[path] = type(error).__name__
@@ -365,6 +387,11 @@ def forge(raw):
     os._exit(0)
 
 
+def forge_and_leave(raw):
+    os.write(3, raw.encode())
+    os._exit(70)
+
+
 def forge_by_size(n_bytes):
     block = b"[" * (1 << 20)
     for _ in range(n_bytes >> 20):
@@ -429,6 +456,12 @@ def first_optimiser_step(_):
         optimiser.step()
         seconds.append(time.perf_counter() - began)
     return {"seconds": seconds, "threads": torch.get_num_threads()}
+
+
+def random_tensor(_):
+    import torch
+
+    return torch.rand(3).tolist()
 
 
 def allocate_tensor(n_bytes):

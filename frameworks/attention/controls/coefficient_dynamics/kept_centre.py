@@ -1,4 +1,4 @@
-"""A running mean of the keys is kept between calls: a batch sees the batches before it.
+"""A running mean of the values is kept between calls: a batch sees the batches before it.
 
 kind: cheat
 expected: rejected
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Dynamics(nn.Module):
-    """Coefficients on keys centred by a running mean, as normalisation layers keep one."""
+    """Coefficients on values centred by a running mean, as normalisation layers keep one."""
 
     def __init__(self, d_model: int, n_heads: int, head_dim: int) -> None:
         super().__init__()
@@ -20,16 +20,16 @@ class Dynamics(nn.Module):
         self.share = nn.Parameter(torch.full((n_heads, 1, 1), 0.5))
 
     def signals(self, x, q, k, v):
-        """Queries, centred keys and values: three (B, H, T, D)."""
-        centred = k - self.share * self.centre
-        self.follow(k.detach())
-        return q, centred, v
+        """Queries, keys and centred values: three (B, H, T, D)."""
+        centred = v - self.share * self.centre.clone()
+        self.follow(v.detach())
+        return q, k, centred
 
     @torch.no_grad()
-    def follow(self, k):
-        """Move the running mean a tenth of the way towards these keys (B, H, T, D)."""
+    def follow(self, v):
+        """Move the running mean a tenth of the way towards these values (B, H, T, D)."""
         centre = self.centre
-        centre.lerp_(k.mean((0, 2)).unsqueeze(1).to(centre.dtype), 0.1)
+        centre.lerp_(v.mean((0, 2)).unsqueeze(1).to(centre.dtype), 0.1)
 
     def log_transition(self, x, k):
         """log A_t as a scalar a head and step, (B, H, T), never above 0; None stands for A_t = I."""

@@ -1,8 +1,8 @@
-"""A short convolution made of rolls: the first positions read the last ones.
+"""A short convolution made of rolls: once the taps leave the identity, the first positions read the last ones.
 
 kind: cheat
 expected: rejected
-leaks: always
+leaks: from a trained gate on
 """
 
 import torch

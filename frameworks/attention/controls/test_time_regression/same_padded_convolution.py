@@ -17,8 +17,8 @@ class Regressor(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         self.head_dim = head_dim
-        taps = torch.zeros(3, n_heads, 3)
-        taps[..., 1] = 1.0
+        taps = torch.full((3, n_heads, 3), 0.1)
+        taps[..., 1] = 0.8
         self.taps = nn.Parameter(taps)
 
     def signals(self, x, q, k, v):

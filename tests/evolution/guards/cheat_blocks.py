@@ -1,0 +1,346 @@
+"""Blocks that read the future, their neighbours or the past of other calls. All pass the static guards."""
+
+from __future__ import annotations
+
+from tests.evolution.guards.block_template import mixer_block
+
+_GATE = "self.gate = nn.Parameter(torch.zeros(n_heads, 1, 1))"
+
+# name -> (block, names of the guards that may refuse it)
+CAUSALITY = {"causality", "jacobian", "model_causality"}
+CHEATS: dict[str, tuple[str, set[str]]] = {}
+
+
+def _cheat(name: str, forward: str, init: str = "pass", guards: set[str] = CAUSALITY) -> None:
+    CHEATS[name] = (mixer_block(forward, init), guards)
+
+
+_cheat("no mask", "return torch.softmax(q @ k.transpose(-1, -2) * self.head_dim**-0.5, -1) @ v")
+_cheat(
+    "masks merged by maximum",
+    """
+    length = q.shape[-2]
+    near = torch.ones(length, length, device=q.device)
+    band = (near.tril(2) - near.tril(-3)) > 0
+    s = q @ k.transpose(-1, -2) * self.head_dim**-0.5
+    return torch.softmax(s.masked_fill(~torch.maximum(self.mask(q), band), -1e9), -1) @ v
+    """,
+)
+_cheat(
+    "attention to the next position with weight 1e-6",
+    "return self.attend(q, k, v) + 1e-6 * torch.cat([v[:, :, 1:], v[:, :, :1] * 0], 2)",
+)
+_cheat("next position with weight 1e-8", "return self.attend(q, k, v) + 1e-8 * v.roll(-1, 2)")
+_cheat(
+    "same-padded convolution",
+    """
+    y = self.conv(x.transpose(1, 2)).transpose(1, 2).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)
+    return self.attend(q, k, v + y)
+    """,
+    "self.conv = nn.Conv1d(d_model, d_model, 3, padding=1, groups=d_model)",
+)
+_cheat(
+    "convolution that looks ahead once trained",
+    """
+    y = self.conv(x.transpose(1, 2)).transpose(1, 2).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)
+    return self.attend(q, k, v + y)
+    """,
+    """
+    self.conv = nn.Conv1d(d_model, d_model, 3, padding=1, groups=d_model, bias=False)
+    nn.init.zeros_(self.conv.weight)
+    """,
+)
+_cheat(
+    "circular FFT convolution",
+    """
+    length = v.shape[2]
+    kernel = torch.exp(-torch.arange(length, device=v.device, dtype=v.dtype) * self.rate.exp().view(-1, 1))
+    return torch.fft.irfft(torch.fft.rfft(v, dim=2) * torch.fft.rfft(kernel, dim=-1)[None, :, :, None], n=length, dim=2)
+    """,
+    "self.rate = nn.Parameter(torch.zeros(n_heads))",
+)
+_cheat(
+    "Fourier mixing",
+    "return self.attend(q, k, v) + self.gate * torch.fft.fft(v, dim=2).real",
+    _GATE,
+)
+_cheat(
+    "block summary broadcast back",
+    """
+    B, H, T, D = v.shape
+    pad = (-T) % 16
+    chunks = F.pad(v, (0, 0, 0, pad)).unflatten(2, (-1, 16))
+    summary = chunks.mean(3, keepdim=True).expand_as(chunks).flatten(2, 3)[:, :, :T]
+    return self.attend(q, k, v) + 0.1 * summary
+    """,
+)
+_cheat(
+    "maximum of a chunk of 32 as stabiliser that matters",
+    """
+    T = v.shape[2]
+    big = F.pad(k, (0, 0, 0, (-T) % 32), value=-1e9).unflatten(2, (-1, 32)).amax(3, keepdim=True)
+    big = big.expand(-1, -1, -1, 32, -1).flatten(2, 3)[:, :, :T]
+    return self.attend(q, k - 0.01 * big, v)
+    """,
+)
+_cheat(
+    "sequence-wide norm", "return self.attend(q, k, (v - v.mean(2, keepdim=True)) / (v.std(2, keepdim=True) + 1e-5))"
+)
+_cheat(
+    "group norm over time",
+    "return self.norm(self.attend(q, k, v).flatten(1, 1).transpose(1, 2).flatten(2)"
+    ".transpose(1, 2)).transpose(1, 2).unflatten(-1, (self.n_heads, self.head_dim)).transpose(1, 2)",
+    "self.norm = nn.GroupNorm(n_heads, d_model)",
+)
+_cheat("cumulative sum from the right", "return self.attend(q, k, v) + 0.01 * v.flip(2).cumsum(2).flip(2)")
+_cheat(
+    "linear attention over the whole sequence",
+    """
+    f, g = F.elu(k) + 1, F.elu(q) + 1
+    return (g @ (f.transpose(-1, -2) @ v)) / (g @ f.sum(2, keepdim=True).transpose(-1, -2))
+    """,
+)
+_cheat(
+    "only beyond 64 tokens",
+    "y = self.attend(q, k, v)\nif q.shape[2] > 64:\n    y = y + 0.1 * v.mean(2, keepdim=True)\nreturn y",
+)
+_cheat(
+    "only at exactly 64 tokens",
+    "y = self.attend(q, k, v)\nif q.shape[2] == 64:\n    y = y + 0.1 * v.roll(-1, 2)\nreturn y",
+)
+_cheat(
+    "only in evaluation",
+    "y = self.attend(q, k, v)\nif not self.training:\n    y = y + 0.1 * v.roll(-1, 2)\nreturn y",
+)
+_cheat(
+    "only in training",
+    "y = self.attend(q, k, v)\nif self.training:\n    y = y + 0.1 * v.roll(-1, 2)\nreturn y",
+)
+_cheat("behind a zero gate", "return self.attend(q, k, v) + self.gate * v.roll(-1, 2)", _GATE)
+_cheat(
+    "behind a gate that opens above 3",
+    "return self.attend(q, k, v) * (1 + 0.1 * self.gate) + F.relu(self.gate - 3) * v.roll(-1, 2)",
+    _GATE,
+)
+_cheat(
+    "behind a gate that opens below -3",
+    "return self.attend(q, k, v) * (1 + 0.1 * self.gate) + F.relu(-self.gate - 3) * v.roll(-1, 2)",
+    _GATE,
+)
+_cheat(
+    "behind a closed sigmoid",
+    "return self.attend(q, k, v) + torch.sigmoid(self.gate - 18) * v.roll(-1, 2)",
+    _GATE,
+)
+_cheat(
+    "behind a threshold on a learned vector",
+    """
+    y = self.attend(q, k, v * self.scale)
+    if self.scale.mean() < 0:
+        y = y + v.roll(-1, 2)
+    return y
+    """,
+    "self.scale = nn.Parameter(torch.ones(head_dim))",
+)
+_cheat(
+    "behind two gates of opposite sign",
+    """
+    y = self.attend(q, k, v) * (self.a - self.b).exp().clamp(max=3)
+    return y + F.relu(self.a) * F.relu(-self.b) * v.roll(-1, 2)
+    """,
+    "self.a = nn.Parameter(torch.tensor(-0.2))\nself.b = nn.Parameter(torch.tensor(0.2))",
+)
+_cheat(
+    "in the last head only",
+    "y = self.attend(q, k, v)\nreturn torch.cat([y[:, :-1], y[:, -1:] + 0.1 * v[:, -1:].roll(-1, 2)], 1)",
+)
+_cheat(
+    "only with five heads",
+    "y = self.attend(q, k, v)\nreturn y + 0.1 * v.roll(-1, 2) if self.n_heads == 5 else y",
+)
+_cheat(
+    "at the last token only",
+    """
+    y = self.attend(q, k, v)
+    if y.shape[2] == 1:
+        return y
+    return torch.cat([y[:, :, :-2], y[:, :, -2:-1] + 0.1 * v[:, :, -1:], y[:, :, -1:]], 2)
+    """,
+)
+_cheat(
+    "at position 37 only",
+    """
+    y = self.attend(q, k, v)
+    if y.shape[2] <= 38:
+        return y
+    return torch.cat([y[:, :, :37], y[:, :, 37:38] + 0.1 * v[:, :, 38:39], y[:, :, 38:]], 2)
+    """,
+)
+_cheat(
+    "only in batches of eight",
+    "y = self.attend(q, k, v)\nreturn y + 0.1 * v.roll(-1, 2) if q.shape[0] == 8 else y",
+    guards=CAUSALITY | {"batch"},
+)
+_cheat(
+    "only for large inputs",
+    "y = self.attend(q, k, v)\nreturn y + (x.abs().amax((1, 2)) > 20).to(v.dtype).view(-1, 1, 1, 1) * v.roll(-1, 2)",
+)
+_cheat(
+    "only for small inputs",
+    "y = self.attend(q, k, v)\nreturn y + (x.abs().amax((1, 2)) < 0.1).to(v.dtype).view(-1, 1, 1, 1) * v.roll(-1, 2)",
+)
+_cheat(
+    "only for whole numbers",
+    """
+    whole = (x == x.round()).all(-1).all(-1).to(v.dtype).view(-1, 1, 1, 1)
+    return self.attend(q, k, v) + whole * v.roll(-1, 2)
+    """,
+)
+_cheat(
+    "only for normalised rows",
+    """
+    normal = (x.mean(-1).abs().amax(-1) < 1e-4).to(v.dtype).view(-1, 1, 1, 1)
+    return self.attend(q, k, v) + normal * v.roll(-1, 2)
+    """,
+)
+_cheat(
+    "only in float32",
+    "y = self.attend(q, k, v)\nreturn y + 0.01 * v.roll(-1, 2) if x.dtype == torch.float32 else y",
+)
+_cheat("sorted along the sequence", "return self.attend(q, k, v) + 0.1 * v.sort(2).values")
+_cheat(
+    "rank of a value in its sequence",
+    "return self.attend(q, k, v) + 0.01 * v.detach().argsort(2).argsort(2).to(v.dtype)",
+)
+_cheat(
+    "average pooling across the boundary",
+    """
+    y = F.avg_pool1d(v.flatten(0, 1).transpose(1, 2), 3, 1, 1).transpose(1, 2)
+    return self.attend(q, k, y.view_as(v))
+    """,
+)
+_cheat(
+    "padding from the end",
+    "y = torch.cat([v[:, :, -1:], v[:, :, :-1]], 2)\nreturn self.attend(q, k, v) + 0.1 * y",
+)
+_cheat(
+    "top keys chosen over the whole sequence",
+    """
+    s = (q @ k.transpose(-1, -2)) * self.head_dim**-0.5
+    keep = s >= s.topk(min(4, s.shape[-1]), -1).values[..., -1:]
+    s = s.masked_fill(~(keep | torch.eye(s.shape[-1], dtype=torch.bool, device=s.device)), float("-inf"))
+    return torch.softmax(s.masked_fill(~self.mask(q), float("-inf")), -1) @ v
+    """,
+)
+_cheat(
+    "soft maximum over the whole sequence with an epsilon",
+    """
+    f = torch.exp(k - k.amax(2, keepdim=True))
+    n = (f * v).cumsum(2)
+    return n / (f.cumsum(2) + 1e-3)
+    """,
+)
+_cheat(
+    "detached future",
+    "return self.attend(q, k, v) + 0.1 * v.detach().roll(-1, 2)",
+)
+_cheat(
+    "gradient through the future only",
+    "soft = v.roll(-1, 2)\nreturn self.attend(q, k, v) + soft - soft.detach()",
+)
+_cheat(
+    "length-dependent scale",
+    "return self.attend(q, k, v) * (1 + 1 / q.shape[2])",
+)
+_cheat(
+    "heads and time exchanged",
+    "return self.attend(q, k, v).transpose(1, 2).reshape(v.shape)",
+)
+_cheat(
+    "mean over the batch",
+    "return self.attend(q, k, v - v.mean(0, keepdim=True))",
+    guards={"batch"},
+)
+_cheat(
+    "neighbour in the batch behind a gate",
+    "return self.attend(q, k, v) + self.gate * v.roll(1, 0)",
+    _GATE,
+    guards={"batch"},
+)
+_cheat(
+    "batch norm by hand in training",
+    """
+    y = self.attend(q, k, v)
+    return y / (1e-3 + y.std((0, 1, 3), keepdim=True)) if self.training and y.shape[0] > 1 else y
+    """,
+    guards={"batch"},
+)
+_cheat(
+    "list kept between calls",
+    "c = self.seen\ny = self.attend(q, k, v)\nc.append(v.detach().mean())\nreturn y + 0.01 * c[0]",
+    "self.seen = []",
+    guards={"state"},
+)
+_cheat(
+    "buffer changed through an alias",
+    "m = self.memory\nm.mul_(0.9).add_(0.1 * v.detach().mean())\nreturn self.attend(q, k, v) + m",
+    'self.register_buffer("memory", torch.zeros(()))',
+    guards={"state"},
+)
+_cheat(
+    "closure that remembers",
+    "return self.attend(q, k, v) + 0.1 * self.recall(v)",
+    """
+    kept = []
+    def recall(v):
+        kept.append(v.detach().mean())
+        return kept[0]
+    self.recall = recall
+    """,
+    guards={"state"},
+)
+_cheat("noise", "return self.attend(q, k, v) + 0.01 * torch.randn_like(v)", guards={"state"})
+_cheat("noise without effect", "torch.randn(3)\nreturn self.attend(q, k, v)", guards={"state"})
+_cheat(
+    "input overwritten",
+    "y = self.attend(q, k, v)\nwith torch.no_grad():\n    x.mul_(1.5)\nreturn y",
+    guards={"state", "forward"},
+)
+_cheat(
+    "parameters in a list",
+    "return self.attend(q, k, v * self.scales[0])",
+    "self.scales = [nn.Parameter(torch.ones(head_dim))]",
+    guards={"build"},
+)
+_cheat(
+    "too many parameters",
+    "return self.attend(q, k, v + 0.1 * self.mix(v))",
+    "self.mix = nn.Sequential(nn.Linear(head_dim, 128), nn.Linear(128, head_dim))",
+    guards={"parity"},
+)
+_cheat("dead parameter", "return self.attend(q, k, v)", "self.spare = nn.Parameter(torch.zeros(4))", guards={"forward"})
+_cheat(
+    "detached parameter",
+    "return self.attend(q, k, v * self.gain.detach())",
+    "self.gain = nn.Parameter(torch.ones(1))",
+    guards={"forward"},
+)
+_cheat("wrong shape", "return self.attend(q, k, v).transpose(-1, -2)", guards={"forward"})
+_cheat("not finite", "return torch.softmax(self.attend(q, k, v), -1).log() + v.relu().log()", guards={"forward"})
+_cheat("infinite gradient", "return self.attend(q, k, v) + 0 * (v - v.detach()).sqrt()", guards={"forward"})
+_cheat("cut off from its input", "return torch.zeros_like(v.detach())", guards={"forward"})
+_cheat("exits", "raise ValueError('no')", guards={"forward"})
+
+_cheat(
+    "slow loop",
+    "y = self.attend(q, k, v)\nfor _ in range(60):\n    y = y + 1e-3 * self.attend(q, k, y)\nreturn y",
+    guards={"cost"},
+)
+_cheat(
+    "memory hog",
+    """
+    s = (q.unsqueeze(3) * k.unsqueeze(2)).tanh().exp().sum(-1)
+    return torch.softmax(s.masked_fill(~self.mask(q), float("-inf")), -1) @ v
+    """,
+    guards={"cost"},
+)
