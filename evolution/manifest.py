@@ -18,7 +18,7 @@ def describe_environment() -> dict[str, Any]:
     """Versions and hardware of this process, plain JSON."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -46,6 +46,7 @@ class Measurement:
         directory: scratch for checkpoints of unfinished runs.
         workers: worker processes; changes the speed, never a result.
         limits: what one worker may use.
+        reference: identity of the reference; it is ours, so an error in its run is the harness's.
         on_outcome: called with (spec, outcome, from_ledger) after each run, in any thread.
     """
 
@@ -58,6 +59,7 @@ class Measurement:
         directory: Path,
         workers: int,
         limits: LimitsSection,
+        reference: str,
         on_outcome: Callable[[RunSpec, Outcome, bool], None] | None = None,
     ) -> None:
         from training.executors.local import LocalExecutor
@@ -67,6 +69,7 @@ class Measurement:
         self._corpus = corpus
         self._directory = directory
         self._limits = limits
+        self._reference = reference
         self._on_outcome = on_outcome
         self._seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -100,7 +103,7 @@ class Measurement:
         self._sandbox.cancel_all()
         self._executor.close()
 
-    def _measure(self, spec: RunSpec, source: str) -> Outcome:
+    def _measure(self, spec: RunSpec, source: str | None) -> Outcome:
         if self._closing:
             raise CancelledError
         scratch = self._scratch(spec)
@@ -116,7 +119,7 @@ class Measurement:
             readable=[self._corpus.directory],
             scratch=scratch,
         )
-        _refuse_our_own_fault(result, spec)
+        self._refuse_our_own_fault(result, spec)
         outcome = outcome_of(result)
         if self._closing and outcome.status != "completed":
             raise CancelledError
@@ -127,6 +130,30 @@ class Measurement:
         if self._on_outcome is not None:
             self._on_outcome(spec, outcome, False)
         return outcome
+
+    def _refuse_our_own_fault(self, result: WorkerResult, spec: RunSpec) -> None:
+        """Raise where the harness failed and not the candidate, so that it is not held against the candidate.
+
+        A candidate shares the worker's process and could make any error look like ours, so its word
+        is not taken: the sandbox's own report counts, a failing reference counts, and the corpus is looked at.
+        """
+        from data.corpus import CorpusError, open_corpus
+        from evolution.sandbox import Raised
+
+        if not isinstance(result, Raised) or result.error == "InvalidResult":
+            return
+        ours = result.error == "SandboxError" or spec.candidate == self._reference
+        reason = f"{result.error}: {(result.detail.strip().splitlines() or [''])[-1]}"
+        if not ours:
+            try:
+                open_corpus(self._corpus.directory)
+            except (CorpusError, OSError) as error:
+                ours, reason = True, str(error)
+        if ours:
+            raise MeasurementError(
+                f"the run at size {spec.size}, seed {spec.seed} could not be measured ({reason}); "
+                "nothing of it was recorded, and the same command goes on once this is mended"
+            )
 
     def _scratch(self, spec: RunSpec) -> Path | None:
         """Where a run keeps checkpoints; a short run has none, it is cheaper to train again."""
@@ -151,18 +178,6 @@ class Measurement:
                 # Until the reference has run there is nothing to compare with: a day.
                 seconds = max(60.0, 20.0 * statistics.median(known)) if known else 86_400.0
         return Limits(seconds=seconds, memory_bytes=int(self._limits.memory_gb * GIBIBYTE))
-
-
-def _refuse_our_own_fault(result: WorkerResult, spec: RunSpec) -> None:
-    """Raise for an error that the harness let through: it is not the candidate's and must not be held against it."""
-    from evolution.sandbox import Raised
-
-    if isinstance(result, Raised) and result.error != "InvalidResult":
-        last = result.detail.strip().splitlines()[-1:] or [""]
-        raise MeasurementError(
-            f"the run at size {spec.size}, seed {spec.seed} could not be measured ({result.error}: {last[0]}); "
-            "nothing of it was recorded, and the same command goes on once this is mended"
-        )
 
 
 def outcome_of(result: WorkerResult) -> Outcome:

@@ -182,6 +182,7 @@ def open_bench(
             directory=directory / "scratch",
             workers=request.workers,
             limits=config.limits,
+            reference=request.framework.program().identity,
             on_outcome=lambda spec, outcome, recorded: listener(
                 "outcome", {"spec": spec, "outcome": outcome, "recorded": recorded}
             ),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from evolution.engine import Result
+    from evolution.session import Request
 
 
 class LiveView:
@@ -204,7 +205,7 @@ class LiveView:
             self._progress = None
 
 
-def _expected_runs(request: Any) -> int:
+def _expected_runs(request: Request) -> int:
     """Runs of the whole evolution if every iteration yields a candidate."""
     config = request.config
     total = 0

@@ -3,8 +3,9 @@
 With equal chances first the one, then the other is tried. Additions are found by their
 marks and inserted at the same slots, so the receiver keeps what it has. A method comes
 with the `__init__` statements its `self` attributes need and with the methods it calls
-that the receiver lacks; attributes that nobody reads afterwards are dropped, so that no
-parameter is left without a gradient. Text in, text out: nothing is executed.
+that the receiver lacks; methods that nobody calls and attributes that nobody reads
+afterwards are dropped, so that no parameter is left without a gradient. Text in, text
+out: nothing is executed.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def _bring_method(block_a: str, block_b: str, framework_name: str, rng: random.R
             if _same(receiver, giver, name):
                 continue
             _transplant(receiver, giver, name, set())
+            receiver.drop_uncalled()
             _drop_unread(receiver)
             children.append(receiver.code)
         except ForeignBlockError:

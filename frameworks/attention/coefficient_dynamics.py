@@ -14,7 +14,7 @@ import math  # noqa: F401  (offered to the block)
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: F401, N812
+from torch.nn import functional as F  # noqa: N812
 
 from frameworks.attention.shell import AttentionShell
 
@@ -36,7 +36,7 @@ class Dynamics(nn.Module):
         self.head_dim = head_dim
 
     def signals(self, x, q, k, v):
-        """Queries, keys and values that enter the dynamics: x (B, T, C) and three (B, H, T, D) to three (B, H, T, D)."""
+        """Queries, keys and values of the dynamics: x (B, T, C) and three (B, H, T, D) to three (B, H, T, D)."""
         return q, k, v
 
     def log_transition(self, x, k):

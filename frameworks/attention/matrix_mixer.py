@@ -14,7 +14,7 @@ import math  # noqa: F401  (offered to the block)
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: F401, N812
+from torch.nn import functional as F  # noqa: N812
 
 from frameworks.attention.shell import AttentionShell
 

@@ -14,7 +14,9 @@ from evolution.config import PopulationSection
 from evolution.population import Population
 population = Population(PopulationSection(islands=3, size=12, archive_size=6, migration_interval=2), seed=5)
 for island in range(3):
-    population.admit(f"root@{island}", "class Start: pass", {"combined_score": 1.0}, parent=None, iteration=0, island=island)
+    population.admit(
+        f"root@{island}", "class Start: pass", {"combined_score": 1.0}, parent=None, iteration=0, island=island
+    )
 trail = []
 for i in range(1, 40):
     sample = population.sample(i, 0, 3)

@@ -69,7 +69,7 @@ def test_a_run_ends_in_a_report_a_manifest_and_a_sound_ledger(finished: Path) ->
         assert all(event.payload["reply"] for event in ledger.proposals())
         plan = ledger.events("plan")[0]
         opened = ledger.events("seal_opened")[0]
-        confirmations = [run for run in ledger.runs(purpose="confirmation")]
+        confirmations = ledger.runs(purpose="confirmation")
         assert plan.seq < opened.seq < min(run.seq for run in confirmations)
         assert {run.spec["eval_split"] for run in confirmations} == {"confirmation_test"}
 

@@ -188,7 +188,7 @@ def test_a_head_of_any_text_keeps_its_bytes(text):
         ("def f():\n    pass\n", 'def f():\n    """Doc."""\n'),
         (
             "def f():\n    x = 1\n    return x\n",
-            'def f():\n    x = 1\n    """A comment by other means."""\n    return x\n',
+            'def f():\n    x = 1\n    """A comment."""\n    return x\n',
         ),
         ("def f():\n    if x:\n        return 1\n", "def f():\n  if x:\n    'why'\n    return 1\n"),
         ("async def f():\n    pass\n", 'async def f():\n    """Doc."""\n'),

@@ -10,6 +10,7 @@ the program: `ForeignBlockError` says which expectation failed and operators dec
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 
 import libcst as cst
@@ -21,9 +22,11 @@ from evolution.proposers.operators.statements import (
     assigned_attributes,
     assigned_names,
     count_returns,
+    expression_code,
     final_return,
     marker_of,
     names_in,
+    parse_module,
     parse_statements,
     self_attributes,
     source_of,
@@ -62,10 +65,11 @@ class BlockEditor:
         try:
             if _depth(parse_block(block)) > MAX_DEPTH:
                 raise ForeignBlockError(f"the code nests deeper than {MAX_DEPTH} levels")
-            self._module = cst.parse_module(block)
+            self._module = parse_module(block)
         except (ProgramError, cst.ParserSyntaxError) as error:
             raise ForeignBlockError(str(error)) from None
         self.slots = slots
+        self._mentioned = set(re.findall(r"\bself\.(\w+)", block))
         found = [
             i
             for i, node in enumerate(self._module.body)
@@ -131,6 +135,20 @@ class BlockEditor:
         names = [m.name.value if isinstance(m, cst.FunctionDef) else "" for m in self._members]
         self._members.insert(names.index("forward") if "forward" in names else len(names), method)
 
+    def drop_uncalled(self) -> None:
+        """Remove methods that cannot be reached from `forward`; names with a leading underscore stay."""
+        reached, waiting = {"forward"}, ["forward"]
+        while waiting:
+            name = waiting.pop()
+            for called in sorted(self_attributes([self.method(name)]) & set(self.method_names()) - reached):
+                reached.add(called)
+                waiting.append(called)
+        self._members = [
+            member
+            for member in self._members
+            if not isinstance(member, cst.FunctionDef) or member.name.value in reached or member.name.value[0] == "_"
+        ]
+
     def parameters(self, name: str) -> list[str]:
         """Names of the method's positional parameters without `self`."""
         return [parameter.name.value for parameter in self.method(name).params.params[1:]]
@@ -140,8 +158,7 @@ class BlockEditor:
         return self_attributes(self._members)
 
     def _called(self, name: str) -> bool:
-        others = [m for m in self._members if not (isinstance(m, cst.FunctionDef) and m.name.value == name)]
-        return name in self_attributes(others)
+        return name in self._mentioned
 
     # -- applying an edit --------------------------------------------------------------------
 
@@ -171,7 +188,7 @@ class BlockEditor:
     def _insert_init(self, name: str, code: str) -> None:
         body = self.body("__init__")
         new = parse_statements(code, marker=name)
-        taken = self_attributes(self._members) & assigned_attributes(new)
+        taken = self._mentioned & assigned_attributes(new)
         if taken:
             raise ForeignBlockError(f"the attribute {sorted(taken)[0]} is taken")
         missing = names_in(new) & {"d_model", "n_heads", "head_dim"} - set(self.parameters("__init__"))
@@ -205,7 +222,7 @@ class BlockEditor:
     def _bind(self, method: str, names: Sequence[str], expression: cst.BaseExpression, statement: str) -> None:
         """Give a returned expression a name, so that statements can follow it."""
         body = self.body(method)
-        bound = parse_statements(f"{', '.join(names)} = {cst.Module(body=[]).code_for_node(expression)}\n{statement}")
+        bound = parse_statements(f"{', '.join(names)} = {expression_code(expression)}\n{statement}")
         bound[0] = bound[0].with_changes(leading_lines=getattr(body[-1], "leading_lines", ()))
         self.set_body(method, [*body[:-1], *bound])
 
@@ -231,14 +248,14 @@ class BlockEditor:
                 value = cst.Name("s")
             self._insert_before_return(name, method, code, {"s": value.value})
             return
-        if not (isinstance(value, cst.Call) and cst.Module(body=[]).code_for_node(value.func) == f"self.{call}"):
+        if not (isinstance(value, cst.Call) and expression_code(value.func) == f"self.{call}"):
             raise ForeignBlockError(f"{method} does not end with self.{call}(...)")
         if not value.args or value.args[0].keyword or value.args[0].star:
             raise ForeignBlockError(f"self.{call} does not take the scores first")
         first = value.args[0].value
         if not isinstance(first, cst.Name):
             renamed = value.with_changes(args=[value.args[0].with_changes(value=cst.Name("s")), *value.args[1:]])
-            self._bind(method, ("s",), first, f"return {cst.Module(body=[]).code_for_node(renamed)}")
+            self._bind(method, ("s",), first, f"return {expression_code(renamed)}")
             first = cst.Name("s")
         self._insert_before_return(name, method, code, {"s": first.value})
 

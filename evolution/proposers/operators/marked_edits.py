@@ -15,6 +15,7 @@ from evolution.proposers.operators.statements import (
     ForeignBlockError,
     assigned_attributes,
     assigned_names,
+    expression_code,
     marker_of,
     names_in,
     parse_statements,
@@ -82,7 +83,7 @@ def _row_sum(statement: cst.BaseStatement) -> str:
         raise ForeignBlockError("no denominator")
     if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Divide):
         value = value.right
-    return cst.Module(body=[]).code_for_node(value.with_changes(lpar=[], rpar=[]))
+    return expression_code(value.with_changes(lpar=[], rpar=[]))
 
 
 def _plain(statements: list[cst.BaseStatement]) -> str:

@@ -9,7 +9,6 @@ constructor, `nn.Linear`): for anything else the parity guard, which builds the 
 from __future__ import annotations
 
 import ast
-from typing import Any
 
 from evolution.proposers.operators.slots import SLOTS
 
@@ -88,24 +87,30 @@ def _parameters(node: ast.AST, names: dict[str, int]) -> int:
     return 0
 
 
+def _count(tree: ast.Module, framework_name: str, d_model: int, n_heads: int) -> int:
+    names: dict[str, int] = {"d_model": d_model, "n_heads": n_heads, "head_dim": d_model // n_heads}
+    total = 0
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == SLOTS[framework_name].block_class:
+            inits = [m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"]
+            total += sum(_parameters(inner, names) for init in inits for inner in ast.walk(init))
+    return total
+
+
 def count_parameters(block: str, framework_name: str, d_model: int, n_heads: int) -> int:
     """Parameters the block class's `__init__` creates at this size, as far as they can be read.
 
     Raises:
         SyntaxError: the block does not parse.
     """
-    names: dict[str, int] = {"d_model": d_model, "n_heads": n_heads, "head_dim": d_model // n_heads}
-    total = 0
-    for node in ast.parse(block).body:
-        if isinstance(node, ast.ClassDef) and node.name == SLOTS[framework_name].block_class:
-            inits: list[Any] = [m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"]
-            total += sum(_parameters(inner, names) for init in inits for inner in ast.walk(init))
-    return total
+    return _count(ast.parse(block), framework_name, d_model, n_heads)
 
 
 def within_parameter_cap(block: str, framework_name: str) -> bool:
-    """Whether the block's readable parameters stay within the cap at every size of `SHAPES`."""
-    return all(
-        count_parameters(block, framework_name, d_model, n_heads) <= parameter_cap(d_model)
-        for d_model, n_heads in SHAPES
-    )
+    """Whether the block's readable parameters stay within the cap at every size of `SHAPES`.
+
+    Raises:
+        SyntaxError: the block does not parse.
+    """
+    tree = ast.parse(block)
+    return all(_count(tree, framework_name, d_model, n_heads) <= parameter_cap(d_model) for d_model, n_heads in SHAPES)

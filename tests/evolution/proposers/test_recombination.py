@@ -37,11 +37,15 @@ def test_a_child_has_something_of_both(owner: Framework, check: Callable[..., An
     for child in sorted(children):
         check(owner, child)
         present = set(present_operators(child, owner.name))
-        both += bool(present & {"value_skip", "distance_bias"}) and bool(present & {"short_convolution", "talking_heads"})
+        both += bool(present & {"value_skip", "distance_bias"}) and bool(
+            present & {"short_convolution", "talking_heads"}
+        )
     assert both >= 2
 
 
-def test_random_pairs_give_legal_children(owner: Framework, chain: Callable[..., Any], check: Callable[..., Any]) -> None:
+def test_random_pairs_give_legal_children(
+    owner: Framework, chain: Callable[..., Any], check: Callable[..., Any]
+) -> None:
     made = 0
     for seed in range(12):
         rng = random.Random(seed)

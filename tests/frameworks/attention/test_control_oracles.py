@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from frameworks.attention.controls.registry import control
 from frameworks.registry import framework
 
-B, H, T, D = 2, 3, 37, 5
+B, H, T, D = 2, 3, 21, 5
 C = H * D
 
 
@@ -132,7 +132,7 @@ def gated_delta_net(block, x, q, k, v):
 
 
 def longhorn(block, x, q, k, v):
-    """The implicit step from its definition: argmin_S |S - S_{t-1}|^2 + b |v - S k|^2, by solving its normal equations."""
+    """The implicit step as defined, argmin_S |S - S_{t-1}|^2 + b |v - S k|^2, by its normal equations."""
     b = F.softplus(gates(block.rate, x))
     q, k = q / D**0.5, k / D**0.5
     eye = torch.eye(D, dtype=x.dtype)

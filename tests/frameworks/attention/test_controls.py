@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 
 import pytest
@@ -49,7 +50,7 @@ def leak(built: nn.Module, length: int, *, scale: float = 1.0, cuts: tuple[int, 
     x = scale * sequence(2, length, built.d_model)
     before = built(x)
     largest = 0.0
-    for cut in cuts or (1, 2, 5, length // 2, 2 * length // 3, length - 1):
+    for cut in cuts or sorted({1, min(5, length - 1), length // 2, 2 * length // 3, length - 1} - {0}):
         other = x.clone()
         other[:, cut:] = scale * sequence(2, length - cut, built.d_model, seed=cut + 7)
         largest = max(largest, (built(other)[:, :cut] - before[:, :cut]).abs().max().item())
@@ -105,7 +106,7 @@ def test_filters_and_errors():
     assert controls("matrix_mixer", "null") == [control("null_mixer")]
     with pytest.raises(UnknownControlError, match="did you mean 'linear_attention'"):
         control("linear_atention")
-    with pytest.raises(UnknownControlError, match="'honest'.*Known: positive, honest, null, cheat"):
+    with pytest.raises(UnknownControlError, match=r"'honest'.*Known: positive, honest, null, cheat"):
         controls(kind="honnest")
     with pytest.raises(UnknownFrameworkError, match="matrix_mixer"):
         controls("matrix_mixr")
@@ -146,21 +147,20 @@ def test_imports_the_shell_lacks_stay_in_the_block():
 
 
 @EVERYWHERE
-@pytest.mark.parametrize(("d_model", "n_heads"), [(32, 2), (15, 1), (30, 2), (15, 5)])
-def test_shapes(entry, d_model, n_heads):
-    built = layer(entry, d_model, n_heads)
-    for length in (1, 2, 3, 63, 64, 128, 200):
-        x = sequence(2, length, d_model, dtype=torch.float32)
-        assert built(x).shape == (2, length, d_model)
+@torch.no_grad()
+def test_shapes(entry):
+    for d_model, n_heads in ((32, 2), (15, 1), (15, 5)):
+        built = layer(entry, d_model, n_heads)
+        for length in (1, 2, 3, 63, 64, 128, 200):
+            assert built(sequence(1, length, d_model, dtype=torch.float32)).shape == (1, length, d_model)
 
 
 @honest
-@pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("mode", [True, False])
-def test_honest_controls_are_causal(entry, trained, mode):
-    built = layer(entry, 30, 2, trained=trained).train(mode)
-    for length, scale in ((63, 1.0), (64, 1.0), (130, 1.0), (40, 8.0)):
-        assert leak(built, length, scale=scale) < 1e-10
+def test_honest_controls_are_causal(entry):
+    for trained, mode in ((False, True), (True, False)):
+        built = layer(entry, 30, 2, trained=trained).train(mode)
+        for length, scale in ((2, 1.0), (64, 1.0), (101, 1.0), (40, 8.0)):
+            assert leak(built, length, scale=scale) < 1e-10
 
 
 @honest
@@ -189,11 +189,11 @@ def test_honest_controls_keep_no_state_and_draw_no_numbers(entry):
 
 
 @honest
-@pytest.mark.parametrize(("d_model", "n_heads"), list(REFERENCE_PARAMETERS))
-def test_honest_parameters_stay_near_the_reference(entry, d_model, n_heads):
-    extra = 2 * sum(parameter.numel() for parameter in layer(entry, d_model, n_heads).mixer.parameters())
+def test_honest_parameters_stay_near_the_reference(entry):
     limit = 0.02 if entry.kind == "honest" else 0.01
-    assert extra <= limit * REFERENCE_PARAMETERS[d_model, n_heads]
+    for (d_model, n_heads), reference in REFERENCE_PARAMETERS.items():
+        extra = 2 * sum(parameter.numel() for parameter in layer(entry, d_model, n_heads).mixer.parameters())
+        assert extra <= limit * reference
 
 
 @honest
@@ -207,12 +207,11 @@ def test_gradients_are_finite_and_reach_every_parameter(entry):
 
 
 @honest
-@pytest.mark.parametrize("length", [1, 64, 200])
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 20.0])
-def test_honest_controls_are_finite(entry, length, scale):
+def test_honest_controls_are_finite(entry):
     built = layer(entry, 32, 2, trained=True)
-    for dtype in (torch.float32, torch.float64):
-        x = (scale * sequence(2, length, 32)).to(dtype).requires_grad_()
+    cases = ((1, 1.0), (64, 1e-4), (200, 20.0))
+    for dtype, (length, scale) in itertools.product((torch.float32, torch.float64), cases):
+        x = (scale * sequence(1, length, 32)).to(dtype).requires_grad_()
         y = built.to(dtype)(x)
         y.sum().backward()
         assert y.dtype == dtype

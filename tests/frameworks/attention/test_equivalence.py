@@ -26,19 +26,17 @@ def weights(d_model: int) -> dict[str, Tensor]:
 
 
 def naive_attention(x: Tensor, parameters: dict[str, Tensor], n_heads: int) -> Tensor:
-    """Row by row and head by head, from the definition: softmax over the keys up to the query's own."""
-    batch, length, d_model = x.shape
-    dim = d_model // n_heads
-    q, k, v = (x @ parameters[f"{name}.weight"].T for name in ("q_proj", "k_proj", "v_proj"))
+    """Query by query, from the definition: softmax over the keys up to the query's own."""
+    dim = x.shape[-1] // n_heads
+    q, k, v = (
+        (x @ parameters[f"{name}.weight"].T).unflatten(-1, (n_heads, dim)) for name in ("q_proj", "k_proj", "v_proj")
+    )
     rows = []
-    for t in range(length):
-        heads = []
-        for h in range(n_heads):
-            part = slice(h * dim, (h + 1) * dim)
-            scores = torch.einsum("bd,bsd->bs", q[:, t, part], k[:, : t + 1, part]) / dim**0.5
-            heads.append(torch.einsum("bs,bsd->bd", scores.softmax(-1), v[:, : t + 1, part]))
-        rows.append(torch.cat(heads, dim=-1))
-    return torch.stack(rows, dim=1) @ parameters["out_proj.weight"].T
+    for t in range(x.shape[1]):
+        scores = torch.einsum("bhd,bshd->bsh", q[:, t], k[:, : t + 1]) / dim**0.5
+        share = scores.exp() / scores.exp().sum(1, keepdim=True)
+        rows.append(torch.einsum("bsh,bshd->bhd", share, v[:, : t + 1]))
+    return torch.stack(rows, dim=1).flatten(-2) @ parameters["out_proj.weight"].T
 
 
 def outputs_and_gradients(function, x: Tensor, parameters: dict[str, Tensor], probe: Tensor) -> list[Tensor]:

@@ -132,7 +132,9 @@ def test_returned_names_are_used_as_they_are() -> None:
 
 def test_a_taken_attribute_or_local_name_is_declined() -> None:
     start = DYNAMICS.start_block
-    attribute = start.replace("        self.head_dim = head_dim\n", "        self.conv_taps = 3\n        self.head_dim = 16\n")
+    attribute = start.replace(
+        "        self.head_dim = head_dim\n", "        self.conv_taps = 3\n        self.head_dim = 16\n"
+    )
     assert catalogue()["short_convolution"].apply(attribute, "coefficient_dynamics", random.Random(0)) is None
     local = start.replace("            s = s * torch.exp", "            distance = c\n            s = s * torch.exp")
     assert catalogue()["distance_bias"].apply(local, "coefficient_dynamics", random.Random(0)) is None
@@ -141,7 +143,9 @@ def test_a_taken_attribute_or_local_name_is_declined() -> None:
 def test_removal_declines_when_something_builds_on_the_addition(regression: Framework) -> None:
     block = catalogue()["value_skip"].apply(regression.start_block, regression.name, random.Random(0))
     assert block is not None
-    built_on = block.replace("        return q, k, v\n", "        v = v * self.skip_gate.exp()\n        return q, k, v\n")
+    built_on = block.replace(
+        "        return q, k, v\n", "        v = v * self.skip_gate.exp()\n        return q, k, v\n"
+    )
     assert built_on != block
     assert without_operator(built_on, regression.name, "value_skip") is None
     assert without_operator(block, regression.name, "no_such_operator") is None
