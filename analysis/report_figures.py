@@ -134,8 +134,8 @@ def scaling_section(view: View) -> Html:
         + paragraphs(_scaling_words(sizes, exact), _unequal_training(view))
         + _figure(
             svg_text(figure, name="scaling", label=label),
-            "Points are measured. The line is the fit, loss = E + A N to the power of minus \N{GREEK SMALL LETTER ALPHA}; "
-            "dotted is beyond what was measured.",
+            "Points are measured. The line is the fit, loss = E + A N to the power of minus "
+            "\N{GREEK SMALL LETTER ALPHA}; dotted is beyond what was measured.",
             link,
         )
         + table(

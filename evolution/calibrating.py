@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from frameworks.attention.controls.registry import Control
     from frameworks.program import Program
 
+SPRINTER = "linear_attention"
 SPRINT_STEPS = 200
 """Horizon at which the sprinter is known to lead at the smallest demo size."""
 
@@ -80,12 +81,15 @@ class Calibration:
         return tuple(result for result in self.results if not result.right)
 
 
-def calibrate(config: EvolveConfig, runs: Path, *, listener: Listener | None = None) -> Calibration:
-    """Send a framework's controls through guards and confirmation.
+def calibrate(
+    config: EvolveConfig, runs: Path, *, thorough: bool = False, listener: Listener | None = None
+) -> Calibration:
+    """Send a framework's controls through guards and confirmation: cheats, null, sprinter and positive ones.
 
     Args:
         config: as for an evolution; iterations and proposer are not used.
         runs: folder of all runs.
+        thorough: also the other controls whose conclusion is known.
         listener: called with (event, payload) as things happen.
 
     Raises:
@@ -95,7 +99,7 @@ def calibrate(config: EvolveConfig, runs: Path, *, listener: Listener | None = N
 
     listen: Listener = listener or (lambda event, payload: None)
     request = check_request(config)
-    corpus = load_run_corpus(config, request.ladder)
+    corpus = load_run_corpus(config, request.ladder, listen)
     directory = runs / request.name
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -104,16 +108,16 @@ def calibrate(config: EvolveConfig, runs: Path, *, listener: Listener | None = N
         ledger.record("run_started", manifest)
         listen("started", {"manifest": manifest, "directory": str(directory), "resumed": False, "request": request})
         bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
-        return _calibrate(request, bench, listen)
+        return _calibrate(request, bench, thorough, listen)
 
 
-def _calibrate(request: Request, bench: Bench, listen: Listener) -> Calibration:
+def _calibrate(request: Request, bench: Bench, thorough: bool, listen: Listener) -> Calibration:
     from frameworks.attention.controls.registry import controls
 
     results: list[ControlResult] = []
     confirmed: dict[str, tuple[Control, Program]] = {}
     for control in controls(request.framework.name):
-        if control.kind != "cheat" and control.expected == "any":
+        if control.expected == "any" or (control.kind == "honest" and control.name != SPRINTER and not thorough):
             continue
         program = control.program()
         rejection = bench.guarding.reject(program)
@@ -177,7 +181,7 @@ def _sprint(request: Request, bench: Bench, confirmed: Mapping[str, tuple[Contro
     """The sprinter's paired lead at the short horizon, on search seeds and the search split."""
     from analysis.paired_tests import paired_t
 
-    sprinters = [(control, program) for control, program in confirmed.values() if control.name == "linear_attention"]
+    sprinters = [(control, program) for control, program in confirmed.values() if control.name == SPRINTER]
     smallest = request.ladder.sizes[0]
     if not sprinters or smallest.steps <= SPRINT_STEPS:
         return None

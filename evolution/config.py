@@ -129,8 +129,9 @@ class EvolveConfig(_Section):
     proposer: ProposerSection = ProposerSection()
     population: PopulationSection = PopulationSection()
     limits: LimitsSection = LimitsSection()
-    start_program: Path | None = None
-    """A program to start from in place of the framework's own block; the reference stays the framework's."""
+    start_program: str | None = None
+    """A program to start from beside the framework's own block, which stays the reference: a file (a whole
+    program, or a block alone) or the name of a control."""
 
     @model_validator(mode="after")
     def _first_stage_takes_all(self) -> EvolveConfig:

@@ -66,7 +66,6 @@ def check_request(config: EvolveConfig) -> Request:
     Raises:
         ValueError: unknown framework, ladder or size, an unusable start program or name.
     """
-    from frameworks.program import ProgramError
     from training.ladder import ladder
 
     found = framework(config.framework)
@@ -81,14 +80,7 @@ def check_request(config: EvolveConfig) -> Request:
             f"fitness {config.fitness!r} needs {LEAST_SIZES[config.fitness]} sizes in the search, "
             f"the stages have {searched}; add stages or use 'paired_gain'"
         )
-    start = None
-    if config.start_program is not None:
-        try:
-            start = found.program_from_source(config.start_program.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"start_program {config.start_program}: cannot be read: {error}") from None
-        except ProgramError as error:
-            raise ConfigError(f"start_program {config.start_program}: {error}") from None
+    start = None if config.start_program is None else start_program(config.start_program, found)
     return Request(
         config=config,
         framework=found,
@@ -101,13 +93,41 @@ def check_request(config: EvolveConfig) -> Request:
     )
 
 
+def start_program(name: str, found: Framework) -> Program:
+    """The program in a file (whole, or its block alone), or the control of that name.
+
+    Raises:
+        ConfigError: no such file or control, an unreadable file, another framework's control, or an illegal block.
+    """
+    from frameworks.attention.controls.registry import UnknownControlError, control
+    from frameworks.program import START_MARKER, ProgramError
+
+    path = Path(name)
+    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+        try:
+            chosen = control(name)
+        except UnknownControlError as error:
+            raise ConfigError(f"start_program {name!r} is no file, and {error}") from None
+        if chosen.framework != found.name:
+            raise ConfigError(f"start_program {name!r} is a control of {chosen.framework}, not of {found.name}")
+        return chosen.program()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"start_program {name}: cannot be read: {error}") from None
+    try:
+        return found.program_from_source(text) if START_MARKER in text else found.program(text)
+    except ProgramError as error:
+        raise ConfigError(f"start_program {name}: {error}") from None
+
+
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def load_run_corpus(config: EvolveConfig, ladder: Ladder) -> Corpus:
-    """The corpus of a run, built on first use and cached.
+def load_run_corpus(config: EvolveConfig, ladder: Ladder, listener: Listener) -> Corpus:
+    """The corpus of a run, built on first use and cached; each stage of building is an event.
 
     Raises:
         data.corpus.CorpusError: it cannot be read or is too small.
@@ -115,6 +135,13 @@ def load_run_corpus(config: EvolveConfig, ladder: Ladder) -> Corpus:
     from data.corpus import CorpusConfig, load_corpus
 
     section = config.corpus
+    stages: set[str] = set()
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage not in stages:
+            stages.add(stage)
+            listener("building", {"source": section.source, "stage": stage})
+
     return load_corpus(
         CorpusConfig(
             source=section.source,
@@ -122,7 +149,8 @@ def load_run_corpus(config: EvolveConfig, ladder: Ladder) -> Corpus:
             max_bytes=section.max_bytes,
             text_field=section.text_field,
             seed=config.seed,
-        )
+        ),
+        progress=progress,
     )
 
 
@@ -166,7 +194,7 @@ def open_bench(
     request: Request, directory: Path, ledger: Ledger, corpus: Corpus, listener: Listener
 ) -> Iterator[Bench]:
     """Start the sandbox and everything that measures; all of it ends with the block."""
-    from evolution.sandbox import Sandbox
+    from evolution.sandbox import Sandbox, sandbox_ability
     from training.precision import choose_precision
 
     config = request.config
@@ -175,6 +203,7 @@ def open_bench(
     factory = RunFactory(config, request.ladder, corpus, precision, "cpu")
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(allow_unsandboxed=config.limits.allow_unsandboxed))
+        listener("sandbox", {"reason": sandbox_ability().reason, "confined": sandbox.confined})
         measurement = Measurement(
             ledger=ledger,
             sandbox=sandbox,
@@ -232,7 +261,7 @@ def evolve(
         listen("finished_before", {"name": request.name, "directory": str(directory)})
         return finished
     endpoint = endpoint_of(config)
-    corpus = load_run_corpus(config, request.ladder)
+    corpus = load_run_corpus(config, request.ladder, listen)
     directory.mkdir(parents=True, exist_ok=True)
     from evolution.ledger import Ledger
 

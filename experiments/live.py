@@ -89,8 +89,8 @@ class LiveView:
             "(give another --name or --seed for a new run)"
         )
 
-    def _on_corpus(self, payload: Mapping[str, Any]) -> None:
-        self._console.print(f"corpus    {payload['text']}")
+    def _on_building(self, payload: Mapping[str, Any]) -> None:
+        self._console.print(f"corpus    building {payload['source']}, once: {payload['stage']}")
 
     def _on_started(self, payload: Mapping[str, Any]) -> None:
         manifest, request = payload["manifest"], payload["request"]
@@ -121,7 +121,8 @@ class LiveView:
         self._console.print(f"precision {payload['precision']} ({payload['reason']})")
 
     def _on_sandbox(self, payload: Mapping[str, Any]) -> None:
-        self._console.print(f"sandbox   {payload['reason']}")
+        how = payload["reason"] if payload["confined"] else f"NONE, by your choice ({payload['reason']})"
+        self._console.print(f"sandbox   {how}")
 
     def _on_outcome(self, payload: Mapping[str, Any]) -> None:
         outcome = payload["outcome"]

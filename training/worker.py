@@ -58,11 +58,13 @@ def train(arguments: dict[str, Any]) -> tuple[Outcome, LanguageModel | None]:
     if spec.device_kind == "cpu":
         torch.set_num_threads(1)
     try:
-        trainer = Trainer(
-            spec, corpus, _attention(spec, arguments.get("source")), checkpoint_dir=arguments.get("checkpoint_dir")
-        )
-        outcome = trainer.run()
+        attention = _attention(spec, arguments.get("source"))
     except BaseException as error:  # a candidate may raise anything, SystemExit included
+        return outcome_of_error(error), None
+    trainer = Trainer(spec, corpus, attention, checkpoint_dir=arguments.get("checkpoint_dir"))
+    try:
+        outcome = trainer.run()
+    except BaseException as error:
         if isinstance(error, (CheckpointError, OSError)) and not candidate_lines(error.__traceback__):
             raise
         return outcome_of_error(error), None

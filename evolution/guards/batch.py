@@ -13,7 +13,7 @@ from evolution.guards.inputs import sequence_inputs
 from evolution.guards.parameter_states import STATES, move_parameters
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT64, leak_size, noise_floor
-from evolution.guards.subject import ProbedSize, Subject
+from evolution.guards.subject import EVALUATION_BATCHES, ProbedSize, Subject
 
 NAME = "batch"
 
@@ -48,12 +48,15 @@ def _check_state(subject: Subject, size: ProbedSize, state: str, *, train: bool)
         return None
     order = torch.randperm(rows, generator=generator)
     others = torch.cat([x[:1], 5.0 * sequence_inputs("normal", rows - 1, size.seq_len, size.d_model, generator).to(x)])
-    trials = (
+    trials = [
         ("permuting the rows", x[order], base[order]),
         ("removing all rows but one", x[rows - 1 :], base[rows - 1 :]),
         ("removing the first row", x[1:], base[1:]),
         ("exchanging the other rows", others, base[:1]),
-    )
+    ]
+    if size is subject.smallest:
+        more = sequence_inputs("normalised", (EVALUATION_BATCHES - 1) * rows, size.seq_len, size.d_model, generator)
+        trials.append(("adding rows", torch.cat([x, more.to(x)]), base))
     for what, given, wanted in trials:
         found = run(given)[: wanted.shape[0]]
         if not bool(torch.isfinite(found).all()):

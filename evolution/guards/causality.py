@@ -19,7 +19,7 @@ from evolution.guards.parameter_states import STATES, move_parameters, pull_back
 from evolution.guards.prefix import Leak, Run, change_suffix, prefix_leak, truncation_leak
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT32, FLOAT64, Tolerance
-from evolution.guards.subject import ProbedSize, Subject
+from evolution.guards.subject import EVALUATION_BATCHES, ProbedSize, Subject, mixer
 
 NAME = "causality"
 ALLOWED = "output t may depend on inputs 0..t only: mask, shift or pad on the left so that nothing later enters"
@@ -78,7 +78,9 @@ class _Probes:
         self.count = 0
         self._layers: dict[tuple[str, str, str], nn.Module | None] = {}
         offset = subject.probe_seed
-        self.moved = [STATES[1 + (offset + i) % (len(STATES) - 1)] for i in range(len(STATES) - 1)]
+        weights = any(True for _ in mixer(subject.layer(subject.smallest)).parameters())
+        # States other than init, starting somewhere else for every seed; a block without weights has none.
+        self.moved = [STATES[1 + (offset + i) % (len(STATES) - 1)] for i in range(len(STATES) - 1)] if weights else []
 
     def leaks(self) -> Iterator[tuple[Setting, Leak | None]]:
         """Every probe in order."""
@@ -103,40 +105,39 @@ class _Probes:
         """As trained and evaluated: every size, both modes, float32 and float64, some weights."""
         index = 0
         for number, size in enumerate(self.subject.sizes):
-            one, two, three = (self.moved[(3 * number + i) % len(self.moved)] for i in range(3))
-            for precision, state, mode in (
+            state = self.moved[number % len(self.moved)] if self.moved else "init"
+            for precision, weights, mode in (
                 ("float64", "init", "train"),
                 ("float64", "init", "eval"),
-                ("float64", one, "train"),
-                ("float64", two, "eval"),
-                ("float64", three, ("train", "eval")[number % 2]),
+                ("float64", state, ("train", "eval")[number % 2]),
                 ("float32", "init", "train"),
                 ("float32", "init", "eval"),
-                ("float32", "near", ("eval", "train")[number % 2]),
+                ("float32", state, ("eval", "train")[number % 2]),
             ):
                 index += 1
                 yield Setting(
                     size=size,
-                    state=state,
+                    state=weights,
                     mode=mode,
                     precision=precision,
-                    batch=size.batch_size,
+                    batch=size.batch_size * (EVALUATION_BATCHES if (precision, mode) == ("float32", "eval") else 1),
                     length=size.seq_len,
                     kind="normalised",
                     index=index,
                 )
 
     def _single_settings(self) -> Iterator[Setting]:
+        """Every cut at initialisation; at every other state half of them, the odd and the even ones in turns."""
         size = self.subject.smallest
-        other = ("near", "flipped", "large")[self.subject.probe_seed % 3]
-        for index, state in enumerate(("init", "positive", "negative", "mixed", other)):
-            rows = max(2, min(size.seq_len, _EXHAUSTIVE_ELEMENTS // (size.n_heads * size.seq_len**2)))
+        most = max(1, _EXHAUSTIVE_ELEMENTS // (size.n_heads * size.seq_len**2))
+        for index, state in enumerate(("init", *self.moved)):
+            cuts = size.seq_len - 1 if index == 0 else size.seq_len // 2
             yield Setting(
                 size=size,
                 state=state,
-                mode=("train", "eval")[(index + self.subject.probe_seed) % 2],
+                mode=("train", "eval")[(index + index // 2 + self.subject.probe_seed) % 2],
                 precision="float64",
-                batch=rows,
+                batch=1 + min(cuts, most),
                 length=size.seq_len,
                 kind=("normalised", "normal")[index % 2],
                 index=100 + index,
@@ -151,7 +152,7 @@ class _Probes:
         for index, length in enumerate(lengths):
             yield Setting(
                 size=self.subject.sizes[index % len(self.subject.sizes)],
-                state=("init", self.moved[index % len(self.moved)])[(index + drawn[5]) % 2],
+                state=self._state(index, (index + drawn[5]) % 2 == 0),
                 mode=("train", "eval")[(index + drawn[6]) % 2],
                 precision="float64",
                 batch=(1, 2, 3, 5)[(index + drawn[7]) % 4],
@@ -165,7 +166,7 @@ class _Probes:
             size = self.subject.sizes[(index + self.subject.probe_seed) % len(self.subject.sizes)]
             yield Setting(
                 size=size,
-                state=("init", self.moved[index % len(self.moved)])[index % 2],
+                state=self._state(index, index % 2 == 0),
                 mode=("eval", "train")[index % 2],
                 precision="float64",
                 batch=size.batch_size,
@@ -173,6 +174,9 @@ class _Probes:
                 kind=kind,
                 index=300 + index,
             )
+
+    def _state(self, index: int, init: bool) -> str:
+        return "init" if init or not self.moved else self.moved[index % len(self.moved)]
 
     def _layer(self, setting: Setting) -> nn.Module | None:
         """The layer in its state, cached; None when no finite output is near that state."""
@@ -203,7 +207,7 @@ class _Probes:
         """A forward as the harness makes it: with a graph in training, without one in evaluation."""
 
         def run(x: Tensor) -> Tensor:
-            with torch.set_grad_enabled(mode == "train"):
+            with torch.inference_mode(mode == "eval"):
                 found: Tensor = layer(x)
             return found.detach()
 
@@ -233,8 +237,11 @@ class _Probes:
         if layer is None:
             return None
         length, rows = setting.length, setting.batch
-        order = torch.randperm(length - 1, generator=generator)[: rows - 1]
-        cuts = [length - 1, *order.tolist()]
+        tried = torch.arange(length - 1)
+        if rows < length:
+            tried = tried[setting.index % 2 :: 2]
+            tried = tried[torch.randperm(len(tried), generator=generator)[: rows - 1]]
+        cuts = [length - 1, *tried.tolist()]
         x = self._inputs(setting, generator, setting.kind, 1).expand(len(cuts), -1, -1)
         other = self._inputs(setting, generator, setting.kind, len(cuts))
         changed = change_suffix(x, other, cuts)

@@ -14,7 +14,7 @@ from torch import Tensor
 from evolution.guards.prefix import change_suffix
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT32, FLOAT64, leak_size, noise_floor
-from evolution.guards.subject import ProbedSize, Subject
+from evolution.guards.subject import EVALUATION_BATCHES, ProbedSize, Subject
 from models.language_model import LanguageModel
 
 NAME = "model_causality"
@@ -34,7 +34,7 @@ def check(subject: Subject) -> GuardReport:
                 reason=(
                     f"in the whole model a later token changes the features at position {evidence['to_position']} by "
                     f"{leak:.2g} (relative; tokens after {evidence['after']} changed, length {size.seq_len}, batch "
-                    f"{size.batch_size}, {evidence['mode']} mode, {evidence['precision']}); position t may depend on "
+                    f"{evidence['batch']}, {evidence['mode']} mode, {evidence['precision']}); position t may depend on "
                     "tokens 0..t only"
                 ),
                 evidence={"leak": leak, **evidence},
@@ -48,15 +48,16 @@ def _trial(
     model: LanguageModel = subject.model(size)
     model = (model.double() if double else model).train(train)
     generator = subject.generator("model", size.d_model, int(double), int(train))
-    shape = (size.batch_size, size.seq_len)
+    batch = size.batch_size * (1 if train else EVALUATION_BATCHES)
+    shape = (batch, size.seq_len)
     # Squared uniform: common tokens repeat within a row, as words do.
     draw = torch.rand(2, *shape, generator=generator, dtype=torch.float64).square()
     tokens, others = (draw * size.vocab_size).long().to(subject.device)
-    cuts = torch.randint(0, size.seq_len - 1, (size.batch_size,), generator=generator).tolist()
+    cuts = torch.randint(0, size.seq_len - 1, (batch,), generator=generator).tolist()
     changed = change_suffix(tokens, others, cuts)
 
     def features(rows: Tensor) -> Tensor:
-        with torch.set_grad_enabled(train):
+        with torch.inference_mode(not train):
             return model.hidden(rows).detach()
 
     base, other = features(tokens), features(changed)
@@ -76,6 +77,7 @@ def _trial(
     return leak, {
         "to_position": to,
         "after": cuts[row],
+        "batch": batch,
         "mode": "train" if train else "eval",
         "precision": "float64" if double else "float32",
         "d_model": size.d_model,

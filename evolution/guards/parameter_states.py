@@ -1,7 +1,7 @@
 """Weights away from initialisation: a leak behind a zero gate or a threshold shows only there.
 
-Training moves a parameter by a few units at most (Adam at 1e-2 over 800 steps stays below 8), so states reach past
-that, in both directions, with all tensors together and each by itself.
+Training moves a parameter by a few units (Adam at 1e-2 over 800 steps stays below 8) or, over 100,000 steps, by up to
+a hundred, so states reach past that, in both directions, with all tensors together and each by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,19 @@ from torch import Tensor, nn
 
 from evolution.guards.subject import mixer
 
-STATES = ("init", "near", "positive", "negative", "mixed", "flipped", "large")
+STATES = (
+    "init",
+    "positive",
+    "negative",
+    "far positive",
+    "far negative",
+    "alternating",
+    "opposite",
+    "mixed",
+    "near",
+    "large",
+    "flipped",
+)
 
 
 def move_parameters(layer: nn.Module, state: str, generator: torch.Generator) -> None:
@@ -20,8 +32,9 @@ def move_parameters(layer: nn.Module, state: str, generator: torch.Generator) ->
     Args:
         layer: the candidate's attention layer as it was built.
         state: one of `STATES`. init changes nothing; near adds N(0, 0.5); positive and negative make every entry
-            a sign times 0.5 to 10; mixed draws scale (0.1 to 10) and sign for each tensor; flipped turns signs
-            and adds noise; large is N(0, 4^2).
+            a sign times 0.5 to 10, far positive and far negative times 35 to 200; alternating and opposite give
+            neighbouring tensors different signs and magnitudes of 4 to 50; mixed draws scale (0.1 to 10) and sign
+            for each tensor; flipped turns signs and adds noise; large is N(0, 4^2).
 
     Raises:
         ValueError: unknown state.
@@ -32,8 +45,8 @@ def move_parameters(layer: nn.Module, state: str, generator: torch.Generator) ->
         return
     block = mixer(layer)
     with torch.no_grad():
-        for parameter in block.parameters():
-            drawn = _drawn(parameter.detach().cpu(), state, generator)
+        for index, parameter in enumerate(block.parameters()):
+            drawn = _drawn(parameter.detach().cpu(), state, index, generator)
             parameter.copy_(drawn.to(parameter.dtype))
         if state in ("mixed", "large"):
             for name, parameter in layer.named_parameters():
@@ -48,20 +61,35 @@ def pull_back(layer: nn.Module, start: nn.Module, fraction: float) -> None:
             parameter.copy_(origin + fraction * (parameter - origin))
 
 
-def _drawn(old: Tensor, state: str, generator: torch.Generator) -> Tensor:
+_RANGES = {
+    "positive": (0.5, 10.0),
+    "negative": (0.5, 10.0),
+    "far positive": (35.0, 200.0),
+    "far negative": (35.0, 200.0),
+    "alternating": (4.0, 50.0),
+    "opposite": (4.0, 50.0),
+    "mixed": (0.1, 10.0),
+}
+
+
+def _drawn(old: Tensor, state: str, index: int, generator: torch.Generator) -> Tensor:
     noise = torch.randn(old.shape, generator=generator, dtype=torch.float64)
     if state == "near":
         return old + 0.5 * noise
-    if state in ("positive", "negative"):
-        scale = 0.5 + 9.5 * torch.rand((), generator=generator, dtype=torch.float64) ** 2
-        # Matrices mix many entries of one sign into one huge number; keep their sums at the scale itself.
-        scale = scale / max(1.0, float(old.shape[-1]) ** 0.5) if old.ndim > 1 else scale
-        size = scale * (0.5 + torch.rand(old.shape, generator=generator, dtype=torch.float64))
-        return size if state == "positive" else -size
-    if state == "mixed":
-        exponent = 2.0 * torch.rand((), generator=generator, dtype=torch.float64) - 1.0
-        sign = 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0
-        return sign * 10.0**exponent * (1.0 + 0.5 * noise) / (float(old.shape[-1]) ** 0.5 if old.ndim > 1 else 1.0)
     if state == "flipped":
         return -3.0 * old + 0.1 * noise
-    return 4.0 * noise
+    if state == "large":
+        return 4.0 * noise
+    low, high = _RANGES[state]
+    scale = low * (high / low) ** float(torch.rand((), generator=generator))
+    if old.ndim > 1 and min(old.shape) > 1:
+        # A matrix sums many entries of one sign into one huge number; keep the sum near the scale itself.
+        scale = scale / float(old.shape[-1]) ** 0.5
+    sign = {
+        "negative": -1.0,
+        "far negative": -1.0,
+        "alternating": (1.0, -1.0)[index % 2],
+        "opposite": (-1.0, 1.0)[index % 2],
+        "mixed": 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0,
+    }.get(state, 1.0)
+    return sign * scale * (1.0 + 0.2 * torch.rand(old.shape, generator=generator, dtype=torch.float64))

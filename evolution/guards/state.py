@@ -43,14 +43,14 @@ def _check_size(subject: Subject, size: ProbedSize) -> GuardReport | None:
     ]
     copies = [x.clone() for x in inputs]
     before = dict(_contents(subject, layer))
-    random_state, python_state = torch.get_rng_state(), random.getstate()
+    random_state = _random_state(subject)
     outputs: dict[tuple[str, int], Tensor] = {}
     for mode, order in (("train", (0, 1, 2, 0)), ("eval", (0, 2, 1, 0)), ("train", (1, 0))):
         layer.train(mode == "train")
         for index in order:
             with torch.set_grad_enabled(mode == "train"):
                 y = layer(inputs[index]).detach()
-            if not torch.equal(torch.get_rng_state(), random_state) or random.getstate() != python_state:
+            if _random_state(subject) != random_state:
                 return _fail(
                     "forward draws from the global random state; a block draws random numbers in __init__ only"
                 )
@@ -75,6 +75,13 @@ def _check_size(subject: Subject, size: ProbedSize) -> GuardReport | None:
     return None
 
 
+def _random_state(subject: Subject) -> tuple[object, ...]:
+    states: list[object] = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
+    if subject.device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(subject.device).numpy().tobytes())
+    return tuple(states)
+
+
 def _fail(reason: str, evidence: dict[str, object] | None = None) -> GuardReport:
     return GuardReport(guard=NAME, passed=False, reason=reason, evidence=evidence or {})
 
@@ -96,8 +103,6 @@ def _contents(subject: Subject, layer: nn.Module) -> Iterator[tuple[str, object]
             continue
         seen.add(id(item))
         if isinstance(item, nn.Module):
-            if path != "self" and not isinstance(item, nn.Module):
-                continue
             waiting += [(f"{path}.{name}", value) for name, value in vars(item).items() if name != "training"]
         elif isinstance(item, dict):
             yield path, len(item)

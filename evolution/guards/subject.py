@@ -20,6 +20,8 @@ from frameworks.registry import Framework
 from frameworks.registry import framework as framework_named
 from models.language_model import LanguageModel
 
+EVALUATION_BATCHES = 4  # the trainer evaluates this many training batches at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbedSize:

@@ -1,7 +1,7 @@
 """Guards on trained weights, the last word before a promotion.
 
 Training may have opened a gate that no random weights opened. Checked again, in float64, on the trained model itself:
-later tokens and missing tokens do not move earlier features, rows do not see each other, and a canary: on tokens
+rows do not see each other, later and missing tokens do not move earlier features, and a canary: on tokens
 drawn uniformly no causal model can score below ln V, because nothing predicts them, so a loss below that was read
 from the future.
 """
@@ -54,7 +54,7 @@ def check_trained(
     double = copy.deepcopy(model).double()
     probe = _TrainedProbe(double, seq_len, batch_size, probe_seed, canary_tokens)
     reports: list[GuardReport] = []
-    for guard, check in ((PREFIX, probe.prefix), (BATCH, probe.batch), (CANARY, probe.canary)):
+    for guard, check in ((BATCH, probe.batch), (PREFIX, probe.prefix), (CANARY, probe.canary)):
         started = time.perf_counter()
         with double_precision():
             report = replace(check(), guard=guard)

@@ -21,6 +21,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from evolution.proposers.fences import Fence, fenced, find_fences
 from evolution.proposers.operators.catalogue import operators_for
@@ -87,6 +88,12 @@ def _identity(block: str, framework: Framework) -> str | None:
         return None
 
 
+@lru_cache(maxsize=16)
+def _start_block(framework: Framework) -> str:
+    """The shipped block; the file is read once."""
+    return framework.start_block
+
+
 def _add_operators(
     block: str, framework: Framework, rng: random.Random, count: int
 ) -> tuple[str, list[Operator]] | None:
@@ -145,11 +152,12 @@ def catalogue_reply(messages: Sequence[Mapping[str, str]], framework: Framework,
         missing = f"The messages hold no fenced program with `class {framework.block_class}`; there is nothing to edit."
         return f"{_ORIGIN}\n\n{missing}"
     rng = random.Random(reply_seed(framework, messages, seed, choice))
-    shown = {_identity(block, framework) for block in (programs.parent, *programs.others, framework.start_block)}
+    start_block = _start_block(framework)
+    shown = {_identity(block, framework) for block in (programs.parent, *programs.others, start_block)}
     starts = [(programs.parent, programs.others, "")]
     note = "The parent is written in a way the catalogue cannot edit, so the edit starts from {}.\n\n"
     starts += [(other, (), note.format("another program of the prompt")) for other in programs.others]
-    starts.append((framework.start_block, (), note.format("the framework's own block")))
+    starts.append((start_block, (), note.format("the framework's own block")))
     for block, others, remark in starts:
         for _ in range(ATTEMPTS):
             drawn = _draw(block, others, framework, rng)

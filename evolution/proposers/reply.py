@@ -206,7 +206,8 @@ def _parsed(code: str) -> list[ast.stmt]:
     try:
         return ast.parse(code).body
     except SyntaxError as error:
-        raise ReplyError("syntax", f"the code does not parse: {error.msg} (line {error.lineno} of the code)") from None
+        where = f" (line {error.lineno} of the code)" if error.lineno else ""
+        raise ReplyError("syntax", f"the code does not parse: {error.msg}{where}") from None
     except (RecursionError, MemoryError, ValueError, OverflowError) as error:
         raise ReplyError("syntax", f"the code does not parse: {type(error).__name__}") from None
 

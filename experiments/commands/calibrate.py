@@ -22,6 +22,9 @@ def calibrate(
     seed: Annotated[int | None, typer.Option(help="Seed of the whole calibration.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder under --runs.")] = None,
     ladder: Annotated[str | None, typer.Option(help="Sizes: demo, laptop or paper.")] = None,
+    all_controls: Annotated[
+        bool, typer.Option("--all", help="Also the other controls whose conclusion is known.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default one a core.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -47,7 +50,7 @@ def calibrate(
     }
     resolved = load_config(config, set_, overrides)
     with LiveView(quiet=json_output) as view:
-        result = run_calibration(resolved, runs, listener=_with_controls(view, json_output))
+        result = run_calibration(resolved, runs, thorough=all_controls, listener=_with_controls(view, json_output))
     if json_output:
         print(json.dumps(_as_json(result)))
     else:

@@ -29,7 +29,9 @@ def evolve(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(envvar="OPENAI_MODEL", help="Model at that endpoint.")] = None,
-    start_program: Annotated[Path | None, typer.Option(help="A program file to start from.")] = None,
+    start_program: Annotated[
+        str | None, typer.Option(help="A program to start from: a file, or the name of a control.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; default one a core.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     allow_unsandboxed: Annotated[
@@ -53,7 +55,7 @@ def evolve(
         "name": name,
         "ladder": ladder,
         "corpus.source": corpus,
-        "start_program": str(start_program) if start_program else None,
+        "start_program": start_program,
         "workers": workers,
         "limits.allow_unsandboxed": allow_unsandboxed or None,
         **endpoint_overrides(api_base, model),

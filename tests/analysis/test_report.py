@@ -439,7 +439,7 @@ def test_a_very_large_run_still_fits(full: ReportData, tmp_path: Path) -> None:
         for n in range(3_000)
     ]
     data = dataclasses.replace(
-        full,
+        slim(full),
         search=search,
         lineage=lineage,
         winner=f"{2_999:064x}",

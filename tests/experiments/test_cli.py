@@ -80,7 +80,7 @@ def test_help_lists_the_commands_without_importing_torch(tmp_path: Path) -> None
         (["evolve", "matrix_mixer", "--corpus", "stdlb"], ["stdlb", "stdlib"]),
         (["evolve", "matrix_mixer", "--api-base", "http://127.0.0.1:9/v1", "--model", "m"], ["127.0.0.1:9"]),
         (["evolve", "matrix_mixer", "--api-base", "http://127.0.0.1:9/v1"], ["needs a model"]),
-        (["evolve", "matrix_mixer", "--start-program", "empty.txt"], ["empty.txt", "EVOLVE-BLOCK-START"]),
+        (["evolve", "matrix_mixer", "--start-program", "empty.txt"], ["empty.txt", "the block is empty"]),
         (["calibrate", "nothing"], ["unknown framework 'nothing'"]),
         (["report", "absent"], ["absent is not a run"]),
     ],

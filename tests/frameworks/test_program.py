@@ -145,6 +145,7 @@ def test_splicing_keeps_every_byte_outside_the_block():
     assert splice_block(PRISTINE, "# -*- coding: latin-1 -*-\nvalue = 'é'\n").startswith(HEAD)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @given(st.text(max_size=60))
 def test_any_text_is_spliced_or_refused(text):
     for block in (text, f"value = 1  # {text}", f"value = {text!r}\n", f'"""{text}"""\nvalue = 1'):

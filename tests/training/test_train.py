@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,12 +113,13 @@ def test_a_program_file(tmp_path: Path) -> None:
 
 
 def test_interrupted_and_given_again_it_ends_as_if_nothing_was(tmp_path: Path) -> None:
-    arguments = ["--max-steps", "4000", "--eval-frequency", "2000", *TINY, "--json"]
+    arguments = ["--max-steps", "800", "--eval-frequency", "400", *TINY, "--json"]
     command = [sys.executable, "-m", "training.train", *arguments, "--checkpoint-frequency", "20"]
     stopped = tmp_path / "stopped"
     child = subprocess.Popen([*command, "--output-dir", str(stopped)], env=os.environ)
     while not (stopped / "latest.ckpt").exists():
         assert child.poll() is None
+        time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     assert child.wait(30) == EXIT_INTERRUPTED
     assert main([*arguments, "--output-dir", str(stopped)]) == 0

@@ -94,7 +94,7 @@ def test_every_exception_is_a_crash_with_the_candidates_own_lines(measured: Meas
         ("class Mixer(nn.Module):", "class Mixer(nn.Modul):", "AttributeError"),
         ("class Mixer(nn.Module):", "class Mixer(nn.Module)", "SyntaxError"),
         ("return self.output(x, v, y)", "return y[..., :1]", "RuntimeError"),
-        ("return self.output(x, v, y)", "return y.detach().numpy()", "AttributeError"),
+        ("return self.output(x, v, y)", "return y.detach().numpy()", "ValueError"),
         ("return self.output(x, v, y)", "return y.double()", "RuntimeError"),
     ],
 )
@@ -152,7 +152,7 @@ def test_faults_that_are_not_the_candidates_are_raised(
     with pytest.raises(OSError):
         measured(checkpoint_dir=str(occupied))
     measured(checkpoint_dir=str(tmp_path / "run"))
-    with pytest.raises(ValueError, match="another run, with seed 3"):
+    with pytest.raises(ValueError, match="another run, with .*seed 3"):
         measured(spec=make_spec(seed=4).model_dump(mode="json"), checkpoint_dir=str(tmp_path / "run"))
 
 

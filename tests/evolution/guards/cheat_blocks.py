@@ -333,7 +333,7 @@ _cheat("exits", "raise ValueError('no')", guards={"forward"})
 
 _cheat(
     "slow loop",
-    "y = self.attend(q, k, v)\nfor _ in range(60):\n    y = y + 1e-3 * self.attend(q, k, y)\nreturn y",
+    "y = self.attend(q, k, v)\nfor _ in range(24):\n    y = y + 1e-3 * self.attend(q, k, y)\nreturn y",
     guards={"cost"},
 )
 _cheat(
@@ -343,4 +343,65 @@ _cheat(
     return torch.softmax(s.masked_fill(~self.mask(q), float("-inf")), -1) @ v
     """,
     guards={"cost"},
+)
+_cheat(
+    "only in batches of 32, in evaluation",
+    "y = self.attend(q, k, v)\nreturn y + 0.1 * v.roll(-1, 2) if q.shape[0] == 32 and not self.training else y",
+    guards=CAUSALITY | {"batch"},
+)
+_cheat(
+    "behind a gate that opens above 30",
+    "return self.attend(q, k, v) * (1 + 0.01 * self.gate) + F.relu(self.gate - 30) * v.roll(-1, 2)",
+    _GATE,
+)
+_cheat(
+    "behind a gate that opens below -30",
+    "return self.attend(q, k, v) * (1 + 0.01 * self.gate) + F.relu(-self.gate - 30) * v.roll(-1, 2)",
+    _GATE,
+)
+_cheat(
+    "behind gates above 3 and below -3",
+    """
+    y = self.attend(q, k, v) * (self.a - self.b).exp().clamp(max=3)
+    return y + F.relu(self.a - 3) * F.relu(-self.b - 3) * v.roll(-1, 2)
+    """,
+    "self.a = nn.Parameter(torch.tensor(-0.2))\nself.b = nn.Parameter(torch.tensor(0.2))",
+)
+_cheat(
+    "where the first channel is large",
+    """
+    far = (x[..., 0] > 2.5).to(v.dtype).unsqueeze(1).unsqueeze(-1)
+    return self.attend(q, k, v) + far * v.roll(-1, 2)
+    """,
+)
+_cheat(
+    "only without autograd",
+    """
+    y = self.attend(q, k, v)
+    return y if self.training else y.lerp(v.roll(-1, 2), 0.3)
+    """,
+)
+_cheat(
+    "mask that is one short",
+    """
+    s = (q @ k.transpose(-1, -2)).masked_fill(~self.mask(q).roll(-1, 0), -1e4)
+    return torch.softmax(s, -1) @ v
+    """,
+)
+_cheat(
+    "mask added as a small number",
+    """
+    s = q @ k.transpose(-1, -2) * self.head_dim**-0.5 - 12.0 * (~self.mask(q)).to(q.dtype)
+    return torch.softmax(s, -1) @ v
+    """,
+)
+_cheat("norm of the whole sequence as temperature", "return self.attend(q / q.norm(dim=(2, 3), keepdim=True), k, v)")
+_cheat(
+    "chunk of 64 shares its statistics",
+    """
+    T = v.shape[2]
+    chunks = F.pad(v, (0, 0, 0, (-T) % 64)).unflatten(2, (-1, 64))
+    level = chunks.square().mean((3, 4), keepdim=True).sqrt().expand(-1, -1, -1, 64, self.head_dim)
+    return self.attend(q, k, v / (level.flatten(2, 3)[:, :, :T] + 1e-3))
+    """,
 )

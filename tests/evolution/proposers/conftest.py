@@ -53,7 +53,7 @@ def measure_block(owner: Framework, block: str) -> BlockFacts:
     layer, reference = _built(evolvable, 32, 2), _built(standard, 32, 2)
     reference.load_state_dict({k: v for k, v in layer.state_dict().items() if not k.startswith("mixer.")})
     x = _draw(3, 14, 32, seed=1)
-    start_distance = float((layer(x) - reference(x)).abs().max())
+    start_distance = float((layer(x) - reference(x)).detach().abs().max())
     mixer = layer.mixer
     assert isinstance(mixer, torch.nn.Module)
     for index, parameter in enumerate(mixer.parameters()):
@@ -61,8 +61,8 @@ def measure_block(owner: Framework, block: str) -> BlockFacts:
     y = layer(x)
     changed = x.clone()
     changed[:, 8:] += 5.0 * _draw(3, 6, 32, seed=2)
-    time_leak = float((layer(changed) - y)[:, :8].abs().max())
-    batch_leak = float((layer(x[1:2]) - y[1:2]).abs().max())
+    time_leak = float((layer(changed) - y)[:, :8].detach().abs().max())
+    batch_leak = float((layer(x[1:2]) - y[1:2]).detach().abs().max())
     y.square().sum().backward()
     dead = [
         name

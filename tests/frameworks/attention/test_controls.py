@@ -232,22 +232,13 @@ def test_honest_controls_run_under_bf16_autocast(entry):
     assert (y.float() - reference).norm() < 0.1 * reference.norm()
 
 
-@pytest.mark.parametrize("entry", controls(kind="null"), ids=lambda entry: entry.name)
-def test_null_controls_are_softmax_attention(entry):
+STARTS_AS_SOFTMAX = [entry for entry in HONEST if entry.kind == "null" or entry.name.startswith("short_convolution")]
+
+
+@pytest.mark.parametrize("entry", STARTS_AS_SOFTMAX, ids=lambda entry: entry.name)
+def test_null_controls_and_convolutions_start_as_softmax_attention(entry):
     found = framework(entry.framework)
     assert normalise_block(entry.block) != normalise_block(found.start_block)
-    built = layer(entry, 30, 2).double()
-    standard = getattr(found.program().load(), found.standard_class)(30, 2).double()
-    standard.load_state_dict({name: value for name, value in built.state_dict().items() if "mixer" not in name})
-    x = sequence(2, 77, 30)
-    torch.testing.assert_close(built(x), standard(x), atol=1e-12, rtol=1e-12)
-
-
-@pytest.mark.parametrize("entry", controls(kind="positive"), ids=lambda entry: entry.name)
-def test_convolutions_start_as_softmax_attention(entry):
-    if "convolution" not in entry.name:
-        pytest.skip("the distance bias starts with a slope")
-    found = framework(entry.framework)
     built = layer(entry, 30, 2).double()
     standard = getattr(found.program().load(), found.standard_class)(30, 2).double()
     standard.load_state_dict({name: value for name, value in built.state_dict().items() if "mixer" not in name})

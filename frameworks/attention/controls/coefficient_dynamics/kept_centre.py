@@ -17,7 +17,7 @@ class Dynamics(nn.Module):
         self.n_heads = n_heads
         self.head_dim = head_dim
         self.register_buffer("centre", torch.zeros(n_heads, 1, head_dim))
-        self.share = nn.Parameter(torch.full((n_heads, 1, 1), 0.5))
+        self.share = 0.5
 
     def signals(self, x, q, k, v):
         """Queries, keys and centred values: three (B, H, T, D)."""

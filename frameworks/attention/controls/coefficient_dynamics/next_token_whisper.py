@@ -19,7 +19,7 @@ class Dynamics(nn.Module):
         self.edge = 7.0
 
     def signals(self, x, q, k, v):
-        """Queries, keys and values that enter the dynamics: three (B, H, T, D)."""
+        """Queries, keys and values of the dynamics: three (B, H, T, D)."""
         return q, k, v
 
     def log_transition(self, x, k):

@@ -19,7 +19,7 @@ class Dynamics(nn.Module):
         self.range = nn.Parameter(torch.full((n_heads, 1, 1), 6.0))
 
     def signals(self, x, q, k, v):
-        """Queries, keys and values that enter the dynamics: three (B, H, T, D)."""
+        """Queries, keys and values of the dynamics: three (B, H, T, D)."""
         return q, k, v
 
     def log_transition(self, x, k):

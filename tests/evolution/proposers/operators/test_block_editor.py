@@ -74,8 +74,8 @@ FOREIGN = {
     "no return": "class Dynamics(nn.Module):\n    def output(self, x, v, y):\n        y = y + v\n",
     "bare return": "class Dynamics(nn.Module):\n    def output(self, x, v, y):\n        return\n"
     "    def forward(self, x, q, k, v):\n        return self.output(x, v, v)\n",
-    "other parameters": "class Dynamics(nn.Module):\n    def signals(self, hidden, a, b, c):\n        return a, b, c\n"
-    "    def forward(self, x, q, k, v):\n        return self.signals(x, q, k, v)[2]\n",
+    "other parameters": "class Dynamics(nn.Module):\n    def readout(self, hidden, a, b):\n        return s\n"
+    "    def signals(self, *qkv):\n        return qkv\n",
     "never called": "class Dynamics(nn.Module):\n    def signals(self, x, q, k, v):\n        return q, k, v\n"
     "    def forward(self, x, q, k, v):\n        return v\n",
     "starred": "class Dynamics(nn.Module):\n    def signals(self, x, *qkv):\n        return (*qkv,)\n",
@@ -128,6 +128,13 @@ def test_returned_names_are_used_as_they_are() -> None:
     edited = catalogue()["qk_rms_norm"].apply(block, "coefficient_dynamics", random.Random(0))
     assert edited is not None
     assert "queries = self.qk_gain[0] * queries * torch.rsqrt(queries.square()" in edited
+
+
+def test_what_a_method_does_not_get_is_not_used() -> None:
+    """A slot whose parameters have other names takes the edits that need none of them."""
+    block = DYNAMICS.start_block.replace("def signals(self, x, q, k, v)", "def signals(self, hidden, q, k, v)")
+    assert catalogue()["value_gate"].apply(block, "coefficient_dynamics", random.Random(0)) is None
+    assert catalogue()["key_norm"].apply(block, "coefficient_dynamics", random.Random(0)) is not None
 
 
 def test_a_taken_attribute_or_local_name_is_declined() -> None:
