@@ -70,6 +70,8 @@ class ProposerSection(_Section):
     timeout: float = Field(120.0, gt=0)
     attempts: int = Field(4, ge=1)
     """Proposals tried an iteration until one is new and passes the guards."""
+    backoff: float = Field(1.0, ge=0, le=60)
+    """Seconds to wait after an endpoint's error, doubled at each further attempt."""
     inspirations: int = Field(3, ge=0)
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ that resuming a run is replaying it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,10 +149,6 @@ class Proposing:
         self._prompt_hash = prompt_hash()
         self._known: set[str] = set()
         self._failures: list[Failure] = []
-        self._recorded = {
-            (int(event.payload["iteration"]), int(event.payload["attempt"])): event.payload
-            for event in self._ledger.proposals()
-        }
 
     def know(self, identity: str) -> None:
         """Count `identity` as seen, so that proposing it again is a duplicate."""
@@ -170,78 +167,82 @@ class Proposing:
         return None
 
     def _attempt(self, iteration: int, attempt: int) -> Accepted | None:
-        from evolution.proposers.prompt import Failure, render_prompt
-        from evolution.proposers.reply import ReplyError, extract_block
+        from evolution.proposers.prompt import Failure
 
         sample = self._population.sample(iteration, attempt, self._config.proposer.inspirations)
-        recorded = self._recorded.get((iteration, attempt))
-        parent = self._shown(sample.parent)
-        if recorded is None:
-            prompt = render_prompt(
-                self._framework,
-                parent,
-                others=[self._shown(identity) for identity in sample.inspirations],
-                failures=self._failures[:-6:-1],
-                noise=self._noise(),
-            )
-            answer = self._ask(prompt.system, prompt.user, iteration, attempt)
-            entry: dict[str, Any] = {
+        answer = self._answer(sample, iteration, attempt)
+        program, status, reason = self._read(answer, sample)
+        changes = summary_of(answer.text) if program is not None and answer.text is not None else ""
+        self._ledger.record_once(
+            "proposal",
+            {
                 "iteration": iteration,
                 "attempt": attempt,
                 "proposer": self._proposer_name,
                 "parent": sample.parent,
                 "inspirations": list(sample.inspirations),
-                "prompt_hash": self._prompt_hash,
-                "messages": [
-                    {"role": "system", "content": prompt.system},
-                    {"role": "user", "content": prompt.user},
-                ],
                 "reply": answer.text,
                 "prompt_tokens": answer.prompt_tokens,
                 "completion_tokens": answer.completion_tokens,
                 "seconds": answer.seconds,
-            }
-            error = answer.error
-        else:
-            entry = {}
-            error = recorded["reason"] if recorded["status"] == "endpoint_error" else None
-            answer = Answer(
-                text=recorded["reply"], error=error, prompt_tokens=None, completion_tokens=None, seconds=0.0
-            )
-
-        program: Program | None = None
-        changes = ""
-        if error is not None or answer.text is None:
-            status, reason = "endpoint_error", error or "the endpoint returned an empty reply"
-        else:
-            try:
-                block = extract_block(answer.text, self._framework, parent.block)
-                changes = summary_of(answer.text)
-                program = self._framework.program(block)
-            except ReplyError as failure:
-                status, reason = "unparsable", str(failure)
-            except ProgramError as failure:
-                status, reason = "rejected", str(failure)
-            else:
-                status, reason = self._judge(program)
-        if recorded is None:
-            entry |= {
                 "status": status,
                 "reason": reason,
                 "candidate": program.identity if program else None,
                 "changes": changes,
-            }
-            self._ledger.record("proposal", entry, key=f"{iteration}.{attempt}")
+            },
+            key=f"{iteration}.{attempt}",
+        )
         if status in ("unparsable", "rejected"):
             self.note_failure(Failure(status=status, reason=reason))
         if status != "accepted" or program is None:
             return None
         return self._accept(program, iteration, sample, changes)
 
-    def _ask(self, system: str, user: str, iteration: int, attempt: int) -> Answer:
+    def _answer(self, sample: Sample, iteration: int, attempt: int) -> Answer:
+        """The reply on record, or a new one, which is on record before anyone acts on it."""
+        from evolution.proposers.prompt import render_prompt
+
+        key = f"{iteration}.{attempt}"
+        recorded = self._ledger.event("reply", key)
+        if recorded is not None:
+            return Answer(**{name: recorded.payload[name] for name in Answer.__dataclass_fields__})
         if self._client is None:
             raise RuntimeError(f"iteration {iteration}, attempt {attempt} is not on record and no endpoint is given")
-        return self._client.ask(system, user, seed_of("propose", self._config.seed, iteration, attempt) % 2**31)
+        prompt = render_prompt(
+            self._framework,
+            self._shown(sample.parent),
+            others=[self._shown(identity) for identity in sample.inspirations],
+            failures=self._failures[:-6:-1],
+            noise=self._noise(),
+        )
+        answer = self._client.ask(
+            prompt.system, prompt.user, seed_of("propose", self._config.seed, iteration, attempt) % 2**31
+        )
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        self._ledger.record(
+            "reply",
+            {"iteration": iteration, "attempt": attempt, "messages": messages, "prompt_hash": self._prompt_hash}
+            | dataclasses.asdict(answer),
+            key=key,
+        )
+        if answer.error is not None and attempt + 1 < self._config.proposer.attempts:
+            time.sleep(self._config.proposer.backoff * 2**attempt)
+        return answer
+
+    def _read(self, answer: Answer, sample: Sample) -> tuple[Program | None, str, str]:
+        """The program in a reply, with the proposal's status and its reason."""
+        from evolution.proposers.reply import ReplyError, extract_block
+
+        if answer.text is None:
+            return None, "endpoint_error", answer.error or "the endpoint returned an empty reply"
+        try:
+            block = extract_block(answer.text, self._framework, self._shown(sample.parent).block)
+            program = self._framework.program(block)
+        except ReplyError as failure:
+            return None, "unparsable", str(failure)
+        except ProgramError as failure:
+            return None, "rejected", str(failure)
+        return program, *self._judge(program)
 
     def _judge(self, program: Program) -> tuple[str, str]:
         """Status and reason of a program that parsed."""

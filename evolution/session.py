@@ -333,7 +333,9 @@ _FREE = ("workers", "limits", "name")
 
 def _identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in manifest["config"].items() if key not in _FREE}
-    kept["proposer"] = {key: value for key, value in kept["proposer"].items() if key not in ("timeout", "api_key_file")}
+    kept["proposer"] = {
+        key: value for key, value in kept["proposer"].items() if key not in ("timeout", "api_key_file", "backoff")
+    }
     flat: dict[str, Any] = {}
     _flatten(kept, "", flat)
     if "corpus" in manifest:

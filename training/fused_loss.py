@@ -109,10 +109,11 @@ def _check(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | No
 
 
 def _softmax_losses(logits: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses (R, 1) and softmax (R, V) of logits (R, V) for the targets `column` (R, 1); logits become the softmax."""
+    """Losses (R, 1) and softmax (R, V) of logits (R, V) for the targets `column` (R, 1); logits are used up."""
     top = logits.amax(-1, keepdim=True)
     losses = top - logits.gather(1, column)
-    probabilities = torch.softmax(logits, -1, out=logits)  # row by row, so in place is safe
+    # On a CPU softmax goes row by row, so it may write over what it reads.
+    probabilities = torch.softmax(logits, -1, out=logits if logits.device.type == "cpu" else None)
     losses -= probabilities.amax(-1, keepdim=True).log_()
     return losses, probabilities
 

@@ -210,14 +210,14 @@ def _laptop() -> Ladder:
             batch_size=8,
             seq_len=64,
             eval_every=steps // 4,
-            eval_tokens=32_768,
+            eval_tokens=65_536,
         )
 
     return Ladder(
         name="laptop",
         summary="four small sizes on the standard library's text: under two hours for one framework on two cores",
-        sizes=(at(32, 2000, 1e-2), at(48, 2000, 8e-3), at(80, 2000, 5e-3), at(112, 2000, 4e-3)),
-        unseen=at(160, 2000, 3e-3),
+        sizes=(at(32, 4000, 1e-2), at(48, 4000, 8e-3), at(80, 4000, 5e-3), at(112, 4000, 4e-3)),
+        unseen=at(160, 4000, 3e-3),
         vocab_size=1024,
         corpus="stdlib",
         stages=(

@@ -58,9 +58,9 @@ def _whole(text: str) -> int:
     return value
 
 
-def _parser() -> _Parser:
+def _parser(prog: str) -> _Parser:
     parser = _Parser(
-        prog="python -m training.train",
+        prog=prog,
         description="Train one language model with a framework's attention. --max_steps is --max-steps, and so on.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -103,14 +103,18 @@ def _parser() -> _Parser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m training.train") -> int:
     """Train as the command line says.
+
+    Args:
+        arguments: the command line; None takes the process's own.
+        prog: what messages call the command.
 
     Returns:
         Exit status: 0 only when the run completed, 1 for any other outcome, 2 for options that
         cannot be used, 130 when interrupted.
     """
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if options.keep_checkpoints < 2:
         parser.error(

@@ -230,11 +230,11 @@ class Trainer:
 
     def _completed(self) -> Completed:
         spec = self.spec
+        seconds, cpu_seconds = self._clocks()
         x, y = training_batch(
             self._train_tokens, seq_len=spec.seq_len, batch_size=spec.batch_size, seed=spec.seed, step=0
         )
         flops = measured_flops(self.model, x.to(self.device), y.to(self.device)) * spec.steps
-        seconds, cpu_seconds = self._clocks()
         return Completed(
             val_loss=self.curve[-1][2],
             curve=self.curve,

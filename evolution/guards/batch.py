@@ -54,7 +54,7 @@ def _check_state(subject: Subject, size: ProbedSize, state: str, *, train: bool)
         ("removing the first row", x[1:], base[1:]),
         ("exchanging the other rows", others, base[:1]),
     ]
-    if size is subject.smallest:
+    if size is subject.smallest and state == "init":
         more = sequence_inputs("normalised", (EVALUATION_BATCHES - 1) * rows, size.seq_len, size.d_model, generator)
         trials.append(("adding rows", torch.cat([x, more.to(x)]), base))
     for what, given, wanted in trials:

@@ -92,4 +92,5 @@ def _drawn(old: Tensor, state: str, index: int, generator: torch.Generator) -> T
         "opposite": (-1.0, 1.0)[index % 2],
         "mixed": 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0,
     }.get(state, 1.0)
-    return sign * scale * (1.0 + 0.2 * torch.rand(old.shape, generator=generator, dtype=torch.float64))
+    spread = 1.0 + 0.2 * torch.rand(old.shape, generator=generator, dtype=torch.float64)
+    return spread.mul(sign * scale)

@@ -16,6 +16,7 @@ PROPOSAL_STATUSES = ("accepted", "duplicate", "rejected", "unparsable", "endpoin
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "run_started": (),  # the manifest; once for every start and resume
+    "reply": ("iteration", "attempt"),  # what a proposer was asked and said, before anyone acts on it
     "proposal": ("status",),
     "candidate": (),
     "guard": ("candidate",),

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.batches import evaluation_windows
 from data.corpus import Corpus
@@ -317,6 +318,23 @@ def test_a_high_loss_during_warm_up_is_borne(corpus: Corpus, make_spec: MakeSpec
         outcome, trainer = _run(make_spec(steps=20, warmup_fraction=1.0, learning_rate=1e-4), corpus, Loud)
     assert isinstance(outcome, Completed), outcome
     assert len(trainer.losses) == 20
+
+
+class _Reads(TorchDispatchMode):
+    """Counts the tensors that are read back as Python numbers."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_read_back_from_the_device_in_a_step(corpus: Corpus, make_spec: MakeSpec) -> None:
+    with _Reads() as reads:
+        torch.zeros(()).item()
+        _run(make_spec(steps=60, eval_every=30), corpus)
+    assert reads.count == 1 + 2  # the one above, one for each evaluation
 
 
 def test_progress_reports(corpus: Corpus, make_spec: MakeSpec) -> None:

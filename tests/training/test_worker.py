@@ -152,7 +152,7 @@ def test_faults_that_are_not_the_candidates_are_raised(
     with pytest.raises(OSError):
         measured(checkpoint_dir=str(occupied))
     measured(checkpoint_dir=str(tmp_path / "run"))
-    with pytest.raises(ValueError, match="another run, with .*seed 3"):
+    with pytest.raises(ValueError, match=r"another run, with .*seed 3"):
         measured(spec=make_spec(seed=4).model_dump(mode="json"), checkpoint_dir=str(tmp_path / "run"))
 
 

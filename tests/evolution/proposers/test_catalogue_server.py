@@ -119,7 +119,7 @@ def test_requests_at_the_same_time_get_their_own_replies(server: CatalogueServer
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(ask, range(6)))
     for seed, (status, answer) in enumerate(answers):
-        assert status == 200
+        assert status == 200, answer
         assert answer["choices"][0]["message"]["content"] == catalogue_reply(MESSAGES, OWNER, seed)
 
 
