@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from experiments.commands import calibrate, doctor, evolve, report, train
+from experiments.commands import bench, calibrate, doctor, evolve, report, train
 
 app = typer.Typer(
     name="evoscale",
@@ -22,9 +22,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("evolve")(evolve.evolve)
-app.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(train.train)
+app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(train.train)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 

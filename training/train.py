@@ -76,7 +76,7 @@ def _parser(prog: str) -> _Parser:
     add("--framework", default="matrix_mixer", help="coefficient_dynamics, test_time_regression or matrix_mixer")
     add("--variant", default="standard", help="standard (the reference), evolvable or evolved (the block)")
     add("--program", type=Path, help="a program file with an EVOLVE-BLOCK; it is executed as it stands")
-    add("--output-dir", type=Path, required=True, help="where checkpoints and history.json go")
+    add("--output-dir", type=Path, help="where checkpoints and history.json go; a folder in runs/ when not given")
     number("--max-steps", 1000, "training steps")
     number("--eval-frequency", 100, "steps between evaluations")
     number("--eval-tokens", 12_288, "tokens an evaluation")
@@ -149,13 +149,14 @@ def _train(options: argparse.Namespace) -> int:
         options, corpus, variant if source is None else _identity(options.framework, source), device_kind, precision
     )
 
+    output_dir = options.output_dir or Path("runs") / f"train-{options.framework}-{variant}-{spec.key[:8]}"
     with _stop_on_signal() as stop, _progress_bar(spec, quiet=options.json) as show, warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"warning: {message}")
         trainer = Trainer(
             spec,
             corpus,
             attention,
-            checkpoint_dir=options.output_dir,
+            checkpoint_dir=output_dir,
             progress=show,
             should_stop=stop,
             checkpoint_every=options.checkpoint_frequency,
@@ -170,7 +171,7 @@ def _train(options: argparse.Namespace) -> int:
         print(json.dumps(outcome.model_dump(mode="json")))
     else:
         print(explain(outcome))
-        print(f"history and checkpoints: {options.output_dir}")
+        print(f"history and checkpoints: {output_dir}")
     return 0 if isinstance(outcome, Completed) else 1
 
 

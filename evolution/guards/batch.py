@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evolution.guards.inputs import sequence_inputs
-from evolution.guards.parameter_states import STATES, move_parameters
+from evolution.guards.parameter_states import STATES, settled_layer
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT64, leak_size, noise_floor
 from evolution.guards.subject import EVALUATION_BATCHES, ProbedSize, Subject
@@ -32,8 +32,10 @@ def check(subject: Subject) -> GuardReport:
 
 def _check_state(subject: Subject, size: ProbedSize, state: str, *, train: bool) -> GuardReport | None:
     generator = subject.generator("batch", size.d_model, state)
-    layer = subject.double_layer(size).train(train)
-    move_parameters(layer, state, subject.generator("batch weights", size.d_model, state))
+    layer = settled_layer(subject, size, state)
+    if layer is None:
+        return None
+    layer.train(train)
     rows = max(size.batch_size, 3)
     x = sequence_inputs("normalised", rows, size.seq_len, size.d_model, generator).to(subject.device)
 

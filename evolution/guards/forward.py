@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evolution.guards.inputs import sequence_inputs
-from evolution.guards.parameter_states import move_parameters
+from evolution.guards.parameter_states import settled_layer
 from evolution.guards.report import GuardReport
 from evolution.guards.subject import ProbedSize, Subject, mixer
 
@@ -71,9 +71,10 @@ def _fail(reason: str, evidence: dict[str, object] | None = None) -> GuardReport
 def _pass(subject: Subject, size: ProbedSize, precision: str, state: str) -> tuple[GuardReport | None, set[str]]:
     """One forward and backward; the report of a fault, and the names of parameters without a gradient."""
     with subject.in_double() if precision == "float64" else nullcontext():
-        layer = subject.double_layer(size) if precision == "float64" else subject.layer(size)
+        layer = settled_layer(subject, size, state, double=precision == "float64")
+        if layer is None:
+            return None, set()
         generator = subject.generator("forward", size.d_model, precision, state)
-        move_parameters(layer, state, generator)
         length = min(size.seq_len, 17 + subject.probe_seed % 8)
         dtype = torch.float64 if precision == "float64" else torch.float32
         x = sequence_inputs("normalised", 2, length, size.d_model, generator).to(subject.device, dtype).requires_grad_()

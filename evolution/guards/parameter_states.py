@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from evolution.guards.subject import mixer
+from evolution.guards.inputs import sequence_inputs
+from evolution.guards.subject import ProbedSize, Subject, mixer
 
 STATES = (
     "init",
@@ -59,6 +60,34 @@ def pull_back(layer: nn.Module, start: nn.Module, fraction: float) -> None:
     with torch.no_grad():
         for parameter, origin in zip(mixer(layer).parameters(), mixer(start).parameters(), strict=True):
             parameter.copy_(origin + fraction * (parameter - origin))
+
+
+def settled_layer(subject: Subject, size: ProbedSize, state: str, *, double: bool = True) -> nn.Module | None:
+    """The candidate's layer in a state, pulled back towards initialisation until its output is finite.
+
+    Far from initialisation an honest block may overflow or meet a singular matrix; that says nothing about leaks.
+    None when four pulls do not help.
+    """
+    build = subject.double_layer if double else subject.layer
+    layer = build(size)
+    if state == "init":
+        return layer
+    move_parameters(layer, state, subject.generator("weights", state, size.d_model))
+    x = sequence_inputs("normalised", 2, size.seq_len, size.d_model, subject.generator("finite"))
+    x = x.to(subject.device, next(layer.parameters()).dtype)
+    for _ in range(4):
+        if _is_finite(layer, x):
+            return layer
+        pull_back(layer, build(size), 0.3)
+    return None
+
+
+def _is_finite(layer: nn.Module, x: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            return bool(torch.isfinite(layer(x)).all())
+    except RuntimeError:  # torch.linalg.LinAlgError is one
+        return False
 
 
 _RANGES = {

@@ -130,6 +130,25 @@ def complete(request: object, framework: Framework, seed: int) -> dict[str, Any]
     }
 
 
+_EDITING = threading.Lock()
+
+
+def _complete_safely(request: object, framework: Framework, seed: int) -> dict[str, Any]:
+    """`complete`, one at a time, and again after a SystemError.
+
+    Up to 3.11.7 and 3.12.0 `ast.parse` can fail by chance when another thread parses too (python/cpython#106905);
+    the completion is a pure function, so trying again is safe.
+    """
+    for _ in range(4):
+        try:
+            with _EDITING:
+                return complete(request, framework, seed)
+        except SystemError:
+            continue
+    with _EDITING:
+        return complete(request, framework, seed)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     framework: Framework
@@ -214,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "evoscale"}
             if path == "/v1/chat/completions":
                 server = cast(_Server, self.server)
-                self._answer(200, complete(body, server.framework, server.seed))
+                self._answer(200, _complete_safely(body, server.framework, server.seed))
             else:
                 self._answer(200, model if path.endswith(MODEL) else {"object": "list", "data": [model]})
         except _RequestError as error:

@@ -6,7 +6,7 @@ import typer
 
 
 def train(context: typer.Context) -> None:
-    """Train one model: --framework F --variant standard --max-steps N ...; `--help` lists every flag."""
+    """Train one model: --framework F --variant standard --max-steps N ...; --help lists every flag."""
     from training.train import main
 
-    main(context.args)
+    raise typer.Exit(main(context.args, prog="evoscale train"))

@@ -23,7 +23,7 @@ SIZES = [
     ProbedSize(d_model=d_model, n_heads=d_model // 16, n_layers=2, vocab_size=512, seq_len=64, batch_size=8)
     for d_model in (32, 48, 80)
 ]
-# Two conditions in the cheats look at the size: five heads, and a neighbour in a training batch.
+SMALL = [ProbedSize(d_model=32, n_heads=2, n_layers=1, vocab_size=64, seq_len=64, batch_size=8)]
 NEEDS_EVERY_SIZE = {"only with five heads"}
 
 
@@ -42,15 +42,18 @@ def verdicts(block: str, sizes: list[ProbedSize], probe_seed: int = 1, name: str
 @pytest.mark.parametrize("name", list(CHEATS))
 def test_a_cheat_is_refused_by_the_guard_it_offends(name: str) -> None:
     block, expected = CHEATS[name]
-    report = verdicts(block, SIZES if name in NEEDS_EVERY_SIZE else SIZES[:1])[-1]
+    report = verdicts(block, SIZES if name in NEEDS_EVERY_SIZE else SMALL)[-1]
     assert not report.passed, report
     assert report.guard in expected, report
     json.dumps(report.to_json())
 
 
-@pytest.mark.parametrize("name", list(HONEST))
+QUICK = list(HONEST)[::2]  # the others run in the slow test below
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_an_honest_block_passes_every_guard(name: str) -> None:
-    reports = verdicts(HONEST[name], SIZES[:1])
+    reports = verdicts(HONEST[name], SMALL)
     assert reports[-1].passed, reports[-1]
     assert [report.guard for report in reports] == [guard.name for guard in guards("dynamic")]
 
@@ -80,7 +83,7 @@ def test_shipped_blocks_pass_at_the_demo_sizes_within_a_second_or_so(name: str) 
 @pytest.mark.parametrize("control", controls(), ids=lambda control: control.name)
 def test_controls_get_their_verdict(control: object) -> None:
     program = control.program()  # type: ignore[attr-defined]
-    report = check_subject(Subject(control.framework, program.source, SIZES[:1], 3))[-1]  # type: ignore[attr-defined]
+    report = check_subject(Subject(control.framework, program.source, SMALL, 3))[-1]  # type: ignore[attr-defined]
     assert report.passed == (control.kind != "cheat"), report  # type: ignore[attr-defined]
 
 

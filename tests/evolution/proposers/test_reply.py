@@ -12,6 +12,7 @@ START = OWNER.start_block
 NEW = START.replace("return y\n", "return 2.0 * y\n")
 SOURCE = OWNER.program(NEW).source
 NO_MARKERS = "".join(line for line in SOURCE.splitlines(keepends=True) if "EVOLVE-BLOCK" not in line)
+WITH_OS = SOURCE.replace("import torch\n", "import torch\nimport os\n", 1)
 WANTED = NEW.strip() + "\n"
 
 
@@ -90,10 +91,10 @@ REFUSED = {
     "one method": (_fence("def output(self, x, v, y):\n    return 2.0 * y"), "no_class", "defined: output"),
     "other class": (_fence("class Dynamics(nn.Module):\n    pass"), "no_class", "defined: Dynamics"),
     "empty fence": (_fence(""), "no_class", "defined: nothing"),
-    "nested class": (_fence("class Outer:\n    class Mixer(nn.Module):\n        pass"), "no_class", "does not define class Mixer"),
+    "nested class": (_fence("class Outer:\n    class Mixer(nn.Module):\n        pass"), "no_class", "does not define"),
     "syntax error": (_fence(NEW.replace("def factors(", "def factors((")), "syntax", "does not parse"),
     "tabs and blanks": (_fence(NEW.replace("        return 2.0 * y", "\treturn 2.0 * y")), "syntax", "does not parse"),
-    "null byte": (_fence(NEW + "\x00"), "syntax", "null bytes"),
+    "null byte": (_fence(NEW + "\x00"), "syntax", "does not parse"),
     "surrogate": (_fence(NEW + "name = '\ud800'"), "syntax", "does not parse"),
     "deep nesting": (_fence(NEW + "x = " + "(" * 300 + ")" * 300), "syntax", "does not parse"),
     "rest left out": (_fence(NEW + "# ... rest of the class unchanged"), "abbreviated", "leaves something out"),
@@ -102,7 +103,7 @@ REFUSED = {
         _fence(SOURCE.replace("is_causal=True", "is_causal=False")), "outside_block", "before the block is changed",
     ),
     "shell edited": (_fence(SOURCE.replace("self.mixer(x, q, k, v)", "2 * v")), "outside_block", "after the block"),
-    "code added outside": (_fence(SOURCE.replace("import torch\n", "import torch\nimport os\n", 1)), "outside_block", "`import os`"),
+    "code added outside": (_fence(WITH_OS), "outside_block", "`import os`"),
     "shell edited without markers": (
         _fence(NO_MARKERS.replace("self.mixer(x, q, k, v)", "2 * v")), "outside_block", "EvolvableMatrixMixer",
     ),

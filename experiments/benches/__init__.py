@@ -1,0 +1,1 @@
+"""What the parts promise, measured: one file a bench, and the registry `evoscale bench` reads."""
