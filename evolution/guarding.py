@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.keyed_random import seed_of
 from evolution.config import LimitsSection
-from evolution.measurement import GIBIBYTE, outcome_of
+from evolution.measurement import GIBIBYTE, MeasurementError, outcome_of
 from frameworks.program import Program
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class Guarding:
         self._limits = limits
 
     def reject(self, program: Program) -> str | None:
-        """Why the program may not be measured, or None when it passed every guard."""
+        """Why the program may not be measured, or None when it passed every guard.
+
+        Raises:
+            MeasurementError: the sandbox itself failed, which says nothing about the program.
+        """
         stored = self._ledger.event("guard", program.identity)
         if stored is not None:
             reason = stored.payload["reason"]
@@ -67,7 +71,7 @@ class Guarding:
 
     def _check(self, program: Program) -> tuple[list[dict[str, Any]], str | None]:
         from evolution.guards.registry import static_guards
-        from evolution.sandbox import Limits, Returned
+        from evolution.sandbox import Limits, Raised, Returned
         from training.outcome import explain
 
         reports: list[dict[str, Any]] = [_as_json(report) for report in static_guards(self._framework, program.block)]
@@ -83,14 +87,38 @@ class Guarding:
             },
             limits=Limits(seconds=self._limits.guard_seconds, memory_bytes=int(self._limits.memory_gb * GIBIBYTE)),
         )
-        if not isinstance(result, Returned) or not isinstance(result.value, list) or not result.value:
+        if isinstance(result, Raised) and result.error == "SandboxError":  # a name that no candidate can take
+            raise MeasurementError(
+                f"candidate {program.identity[:12]} could not be guarded ({result.detail.strip()[:300]}); nothing of it "
+                "was recorded, and the same command goes on once this is mended"
+            )
+        found = _dynamic_reports(result.value) if isinstance(result, Returned) else None
+        if found is None:
             outcome = outcome_of(result)
             reason = f"guards: {explain(outcome)}"
             reports.append({"guard": "worker", "passed": False, "reason": reason, "evidence": {}, "seconds": None})
             return reports, reason
-        reports.extend(result.value)
-        failed = next((report for report in reports if not report.get("passed")), None)
-        return reports, _reason(failed) if failed is not None else None
+        reports.extend(found)
+        return reports, None if reports[-1]["passed"] else _reason(reports[-1])
+
+
+def _dynamic_reports(value: Any) -> list[dict[str, Any]] | None:
+    """What the worker's guards reported; None where they cannot have: a candidate shares their process.
+
+    Every guard in the registry's order, and none but the last has failed.
+    """
+    from evolution.guards.registry import guards
+    from evolution.guards.report import GuardReport
+
+    names = [guard.name for guard in guards("dynamic")]
+    try:
+        found = [GuardReport.from_json(row) for row in value]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    ran = [report.guard for report in found]
+    if not found or ran != names[: len(ran)] or not all(report.passed for report in found[:-1]):
+        return None
+    return [report.to_json() for report in found] if len(ran) == len(names) or not found[-1].passed else None
 
 
 def _reason(report: dict[str, Any]) -> str:

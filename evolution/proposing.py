@@ -51,13 +51,17 @@ class EndpointClient:
     """OpenEvolve's `LLMEnsemble` on one endpoint, one request a call, no hidden retries."""
 
     def __init__(self, endpoint: EndpointConfig) -> None:
+        self._endpoint = endpoint
+        self._timeout = endpoint.timeout
+        self._key = endpoint.read_key()
+        self._ensemble = self._connect()
+
+    def _connect(self) -> Any:
         from openevolve.llm.ensemble import LLMEnsemble
 
         from evolution.proposers.endpoint import openevolve_model
 
-        self._timeout = endpoint.timeout
-        self._key = endpoint.read_key()
-        self._ensemble = LLMEnsemble([openevolve_model(endpoint)])
+        return LLMEnsemble([openevolve_model(self._endpoint)])
 
     def ask(self, system: str, user: str, seed: int) -> Answer:
         """Ask once; a failure of any kind is an Answer with `error`."""
@@ -72,19 +76,39 @@ class EndpointClient:
         else:
             if not isinstance(text, str) or not text.strip():
                 text, error = None, "the endpoint returned an empty reply"
+            else:
+                text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # JSON can hold half a character
         usage = (self._ensemble.last_usage or {}) if error is None else {}
         return Answer(
             text=text,
             error=error,
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens"),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
             seconds=time.monotonic() - start,
         )
 
     async def _ask(self, system: str, user: str, seed: int) -> Any:
         self._ensemble.random_state.seed(seed)
         call = self._ensemble.generate_with_context(system, [{"role": "user", "content": user}], seed=seed)
-        return await asyncio.wait_for(call, timeout=self._timeout + 5.0)
+        try:
+            return await asyncio.wait_for(call, timeout=self._timeout + 5.0)
+        except TimeoutError:
+            self._hang_up()
+            raise TimeoutError(f"no complete reply within {self._timeout:g} s") from None
+
+    def _hang_up(self) -> None:
+        """Close the connection of a request that timed out, and make another for the next one.
+
+        The request's thread reads on for as long as single bytes trickle in, and the event loop does not end before it.
+        """
+        for model in self._ensemble.models:
+            model.client.close()
+        self._ensemble = self._connect()
+
+
+def _count(tokens: Any) -> int | None:
+    """A number of tokens as an endpoint reports it; None where it is none."""
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None
 
 
 def summary_of(reply: str) -> str:

@@ -78,6 +78,21 @@ def check_size(size: str, known: list[str], key: str, ladder: str) -> None:
         raise ConfigError(f"{key}: ladder '{ladder}' has no size '{size}'{hint} Known: {', '.join(known)}")
 
 
+def guard_sizes(ladder: Ladder, vocab_size: int) -> list[dict[str, int]]:
+    """What the guards build: every size of the ladder, with the corpus's vocabulary."""
+    return [
+        {
+            "d_model": size.d_model,
+            "n_heads": size.n_heads,
+            "n_layers": size.n_layers,
+            "vocab_size": vocab_size,
+            "seq_len": size.seq_len,
+            "batch_size": size.batch_size,
+        }
+        for size in ladder.all_sizes
+    ]
+
+
 class RunFactory:
     """Turns (candidate, size, seed index, purpose) into a RunSpec.
 
@@ -113,17 +128,7 @@ class RunFactory:
 
     def guard_sizes(self) -> list[dict[str, int]]:
         """What the guards build: every size of the ladder."""
-        return [
-            {
-                "d_model": size.d_model,
-                "n_heads": size.n_heads,
-                "n_layers": size.n_layers,
-                "vocab_size": self._corpus.vocab_size,
-                "seq_len": size.seq_len,
-                "batch_size": size.batch_size,
-            }
-            for size in self._ladder.all_sizes
-        ]
+        return guard_sizes(self._ladder, self._corpus.vocab_size)
 
     def _seed(self, purpose: Purpose, index: int) -> int:
         from training.run_spec import seed_range

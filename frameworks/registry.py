@@ -121,5 +121,5 @@ def framework(name: str) -> Framework:
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
+    hint = f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else "."
     raise UnknownFrameworkError(f"unknown framework {name!r}{hint} Known: {', '.join(known)}")

@@ -83,7 +83,7 @@ def _chain_refusal(
             continue
         if link.attr not in MODULES[module]:
             return _unlisted(link, f"{module}.{link.attr}", MODULES[module])
-        if link.attr in INIT_ONLY and not place.in_init:
+        if link.attr in INIT_ONLY and not (place.in_init and _is_called(place)):
             return refusal(NAME, link, f"{module}.{link.attr} outside __init__", "use zeros, ones or full there")
         break
     for link in rest:
@@ -115,13 +115,17 @@ def _attribute_refusal(place: Place, node: ast.Attribute, own: frozenset[str]) -
         return refusal(NAME, node, f"the attribute {shown(name)}", REFUSED[name])
     if name in MODULE_INTERFACE and isinstance(node.ctx, ast.Store):
         return refusal(NAME, node, f"self.{name} is replaced", "it belongs to nn.Module; choose another name")
-    if name in INIT_ONLY and not place.in_init:
+    if name in INIT_ONLY and not (place.in_init and _is_called(place)):
         return refusal(
             NAME, node, f".{name} outside __init__", "a block makes its state and its noise in __init__ only"
         )
     if name in ATTRIBUTES or name in own or name in INIT_ONLY:
         return None
     return _unlisted(node, f"the attribute {shown(name)}", ATTRIBUTES | own)
+
+
+def _is_called(place: Place) -> bool:
+    return isinstance(place.parent, ast.Call) and place.parent.func is place.node
 
 
 def _is_super_call(node: ast.expr) -> bool:

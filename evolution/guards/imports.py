@@ -7,7 +7,7 @@ import difflib
 
 from evolution.guards.places import Place, approval, places, refusal, shown, unparsable
 from evolution.guards.report import GuardReport
-from evolution.guards.vocabulary import MODULES, SHELL_MODULES, SHELL_NAMES
+from evolution.guards.vocabulary import INIT_ONLY, MODULES, SHELL_MODULES, SHELL_NAMES
 from frameworks.program import ProgramError
 from frameworks.registry import Framework
 
@@ -64,6 +64,8 @@ def _refusal(place: Place, node: ast.Import | ast.ImportFrom) -> GuardReport | N
             near = difflib.get_close_matches(name[:40], MODULES[module], n=3)
             hint = f", near: {', '.join(near)}" if near else ""
             return refusal(NAME, node, f"import of {shown(name)} from {module}", f"it is not on the list{hint}")
+        if name in INIT_ONLY:
+            return refusal(NAME, node, f"import of {shown(name or '')}", f"write {module}.{name} where it is called")
         dotted = module if name is None else f"{module}.{name}"
         shell = SHELL_MODULES.get(bound) or ("torch.Tensor" if bound in SHELL_NAMES else None)
         if shell is not None and dotted != shell and not (name is None and module.split(".")[0] == shell):

@@ -7,10 +7,12 @@ float32 at the training batch and length, where a leak keyed on what a layer rea
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from evolution.guards.parameter_states import move_parameters
 from evolution.guards.prefix import change_suffix
 from evolution.guards.report import GuardReport
 from evolution.guards.rounding import FLOAT32, FLOAT64, leak_size, noise_floor
@@ -21,12 +23,13 @@ NAME = "model_causality"
 
 
 def check(subject: Subject) -> GuardReport:
-    """Every size in float32, modes in turns, and the smallest in float64."""
-    trials = [(size, False, number % 2 == subject.probe_seed % 2) for number, size in enumerate(subject.sizes)]
-    trials.append((subject.smallest, True, True))
-    for size, double, train in trials:
+    """Every size in float32, modes in turns; the smallest in float64 and with other weights."""
+    trials = [(size, "init", False, number % 2 == subject.probe_seed % 2) for number, size in enumerate(subject.sizes)]
+    trials.append((subject.smallest, "init", True, True))
+    trials += [(subject.smallest, state, False, True) for state in ("positive", "negative", "alternating", "opposite")]
+    for size, state, double, train in trials:
         with subject.in_double() if double else nullcontext():
-            leak, evidence = _trial(subject, size, double=double, train=train)
+            leak, evidence = _trial(subject, size, state, double=double, train=train)
         if leak:
             return GuardReport(
                 guard=NAME,
@@ -34,8 +37,8 @@ def check(subject: Subject) -> GuardReport:
                 reason=(
                     f"in the whole model a later token changes the features at position {evidence['to_position']} by "
                     f"{leak:.2g} (relative; tokens after {evidence['after']} changed, length {size.seq_len}, batch "
-                    f"{evidence['batch']}, {evidence['mode']} mode, {evidence['precision']}); position t may depend on "
-                    "tokens 0..t only"
+                    f"{evidence['batch']}, {evidence['mode']} mode, {state} weights, {evidence['precision']}); "
+                    "position t may depend on tokens 0..t only"
                 ),
                 evidence={"leak": leak, **evidence},
             )
@@ -43,11 +46,13 @@ def check(subject: Subject) -> GuardReport:
 
 
 def _trial(
-    subject: Subject, size: ProbedSize, *, double: bool, train: bool
+    subject: Subject, size: ProbedSize, state: str, *, double: bool, train: bool
 ) -> tuple[float, dict[str, float | int | str]]:
     model: LanguageModel = subject.model(size)
     model = (model.double() if double else model).train(train)
-    generator = subject.generator("model", size.d_model, int(double), int(train))
+    for block in model.blocks:
+        move_parameters(cast(nn.Module, block.attention), state, subject.generator("model weights", state))
+    generator = subject.generator("model", size.d_model, state, int(double), int(train))
     batch = size.batch_size * (1 if train else EVALUATION_BATCHES)
     shape = (batch, size.seq_len)
     # Squared uniform: common tokens repeat within a row, as words do.
@@ -60,7 +65,14 @@ def _trial(
         with torch.inference_mode(not train):
             return model.hidden(rows).detach()
 
-    base, other = features(tokens), features(changed)
+    try:
+        base, other = features(tokens), features(changed)
+    except RuntimeError:
+        if state == "init":
+            raise
+        return 0.0, {}
+    if state != "init" and not bool(torch.isfinite(base).all()):
+        return 0.0, {}
     shared = torch.arange(size.seq_len) <= torch.tensor(cuts).unsqueeze(-1)  # (B, T)
     mask = shared.unsqueeze(-1).to(base.device)
     difference = torch.nan_to_num(torch.where(mask, (other - base).abs(), 0.0), nan=float("inf"))
@@ -78,6 +90,7 @@ def _trial(
         "to_position": to,
         "after": cuts[row],
         "batch": batch,
+        "weights": state,
         "mode": "train" if train else "eval",
         "precision": "float64" if double else "float32",
         "d_model": size.d_model,

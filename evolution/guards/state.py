@@ -1,7 +1,8 @@
 """A call leaves nothing behind: same input, same output, whatever was called before.
 
 Checked by behaviour (calls in different orders) and by what lies in the module before and after: parameters, buffers,
-plain attributes, closures, the global random state, and the input itself.
+plain attributes, closures, the global random state, and the input itself. Objects whose content cannot be compared,
+iterators above all, may not be kept: one could count the calls.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,25 @@ from evolution.guards.subject import ProbedSize, Subject, mixer, worst
 NAME = "state"
 _TOLERANCE = 1e-12  # two identical calls may differ by vectorisation of unaligned memory, never by more
 _MAX_ITEMS = 20_000
+_UNCHANGING = (
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodWrapperType,
+    types.CodeType,
+    types.EllipsisType,
+    range,
+    slice,
+    property,
+    staticmethod,
+    classmethod,
+    torch.finfo,
+    torch.iinfo,
+    torch.layout,
+    torch.memory_format,
+)
 
 
 def check(subject: Subject) -> GuardReport:
@@ -43,6 +64,12 @@ def _check_size(subject: Subject, size: ProbedSize) -> GuardReport | None:
     ]
     copies = [x.clone() for x in inputs]
     before = dict(_contents(subject, layer))
+    for path, content in before.items():
+        if isinstance(content, _Opaque):
+            return _fail(
+                f"{path} holds a {content.kind}, which can change between calls; keep tensors, numbers, text, tuples, "
+                "lists, dicts, modules and functions"
+            )
     random_state = _random_state(subject)
     outputs: dict[tuple[str, int], Tensor] = {}
     for mode, order in (("train", (0, 1, 2, 0)), ("eval", (0, 2, 1, 0)), ("train", (1, 0))):
@@ -86,6 +113,13 @@ def _fail(reason: str, evidence: dict[str, object] | None = None) -> GuardReport
     return GuardReport(guard=NAME, passed=False, reason=reason, evidence=evidence or {})
 
 
+@dataclass(frozen=True)
+class _Opaque:
+    """Something whose content cannot be compared."""
+
+    kind: str
+
+
 def _contents(subject: Subject, layer: nn.Module) -> Iterator[tuple[str, object]]:
     """Path and comparable content of everything the block's objects, classes and functions hold."""
     waiting: list[tuple[str, object]] = [("self", mixer(layer))]
@@ -116,8 +150,15 @@ def _contents(subject: Subject, layer: nn.Module) -> Iterator[tuple[str, object]
                 waiting += [(f"{path}.{name}", value) for name, value in vars(item).items()]
                 for index, cell in enumerate(item.__closure__ or ()):
                     waiting.append((f"{path} closure {index}", _cell(cell)))
-        elif isinstance(item, type) and item.__module__ == subject.module.__name__:
-            waiting += [(f"{path}.{name}", value) for name, value in vars(item).items() if not name.startswith("__")]
+        elif isinstance(item, types.MethodType):
+            waiting += [(path, item.__func__), (path, item.__self__)]
+        elif isinstance(item, type):
+            if item.__module__ == subject.module.__name__:
+                waiting += [(f"{path}.{name}", value) for name, value in vars(item).items() if name[:2] != "__"]
+        elif type(item).__module__ == subject.module.__name__:
+            waiting += [(f"{path}.{name}", value) for name, value in vars(item).items()]
+        elif not isinstance(item, _UNCHANGING) and path.startswith("self"):
+            yield path, _Opaque(type(item).__name__)
 
 
 def _cell(cell: types.CellType) -> object:

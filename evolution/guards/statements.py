@@ -12,7 +12,7 @@ import ast
 from evolution.guards.imports import module_aliases
 from evolution.guards.places import Place, approval, places, refusal, shown, unparsable
 from evolution.guards.report import GuardReport
-from evolution.guards.vocabulary import MODULE_INTERFACE
+from evolution.guards.vocabulary import INTERNAL_ATTRIBUTES, MODULE_INTERFACE
 from frameworks.program import ProgramError
 from frameworks.registry import Framework
 
@@ -29,7 +29,11 @@ _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
     ast.Try: ("try", "write code that does not fail; shapes and sizes are known"),
     ast.TryStar: ("try", "write code that does not fail; shapes and sizes are known"),
     ast.Match: ("match", "use if"),
+    ast.Set: ("a set", "its order differs between processes; use a tuple or a dict"),
+    ast.SetComp: ("a set", "its order differs between processes; use a tuple or a dict"),
 }
+_NOT_TO_OVERRIDE = MODULE_INTERFACE | INTERNAL_ATTRIBUTES
+_SURROUNDINGS = ("device", "dtype")
 _DECORATORS = "staticmethod, classmethod, property and torch.no_grad() are allowed"
 _CONSTANT = (ast.Constant, ast.UnaryOp, ast.BinOp, ast.Tuple, ast.operator, ast.unaryop, ast.expr_context)
 
@@ -41,15 +45,16 @@ def check(block: str, framework: Framework) -> GuardReport:
         aliases = module_aliases(block)
     except ProgramError as error:
         return unparsable(NAME, error)
+    bound = _precision_names(found)
     classes = {place.node.name for place in found if isinstance(place.node, ast.ClassDef)}
     for place in found:
-        report = _refusal(place, aliases, classes)
+        report = _refusal(place, aliases, classes, bound)
         if report is not None:
             return report
     return approval(NAME)
 
 
-def _refusal(place: Place, aliases: dict[str, str], classes: set[str]) -> GuardReport | None:
+def _refusal(place: Place, aliases: dict[str, str], classes: set[str], bound: frozenset[str]) -> GuardReport | None:
     node = place.node
     if type(node) in _REFUSED:
         seen, allowed = _REFUSED[type(node)]
@@ -67,9 +72,9 @@ def _refusal(place: Place, aliases: dict[str, str], classes: set[str]) -> GuardR
     if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
         return _target(place, node, aliases, classes)
     if isinstance(node, ast.Call):
-        return _call(place, node)
+        return _call(place, node, aliases)
     if isinstance(node, ast.Compare | ast.JoinedStr):
-        return _device_test(node)
+        return _surroundings_test(node, bound)
     return None
 
 
@@ -81,6 +86,9 @@ def _outer_statement(place: Place, node: ast.stmt, aliases: dict[str, str]) -> G
         return None
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        taken = [row.id for row in targets if isinstance(row, ast.Name) and row.id in _NOT_TO_OVERRIDE | {"forward"}]
+        if taken and isinstance(place.parent, ast.ClassDef):
+            return refusal(NAME, node, f"class attribute {shown(taken[0])}", "it belongs to nn.Module; choose another")
         if all(isinstance(target, ast.Name) for target in targets) and (
             node.value is None or _is_constant(node.value, aliases)
         ):
@@ -140,7 +148,7 @@ def _function(place: Place, node: ast.FunctionDef | ast.Lambda, aliases: dict[st
         return refusal(
             NAME, node, f"function {shown(node.name)}", "of the double-underscore names only __init__ is allowed"
         )
-    if isinstance(place.parent, ast.ClassDef) and node.name in MODULE_INTERFACE:
+    if isinstance(place.parent, ast.ClassDef) and node.name in _NOT_TO_OVERRIDE:
         return refusal(NAME, node, f"method {shown(node.name)}", "it belongs to nn.Module; choose another name")
     return None
 
@@ -179,7 +187,9 @@ def _target(
     return None
 
 
-def _call(place: Place, node: ast.Call) -> GuardReport | None:
+def _call(place: Place, node: ast.Call, aliases: dict[str, str]) -> GuardReport | None:
+    if _dotted(node.func, aliases) == "torch.Tensor" or (isinstance(node.func, ast.Name) and node.func.id == "Tensor"):
+        return refusal(NAME, node, "a call of torch.Tensor", "use torch.tensor, zeros, ones or full")
     for keyword in node.keywords:
         if keyword.arg == "out":
             return refusal(NAME, node, "the argument out=", "use the returned tensor")
@@ -203,16 +213,34 @@ def _call(place: Place, node: ast.Call) -> GuardReport | None:
     return None
 
 
-def _device_test(node: ast.Compare | ast.JoinedStr) -> GuardReport | None:
+def _precision_names(found: list[Place]) -> frozenset[str]:
+    """Names that are bound to some tensor's .device or .dtype."""
+    return frozenset(
+        target.id
+        for place in found
+        if isinstance(place.node, ast.Assign)
+        and isinstance(place.node.value, ast.Attribute)
+        and place.node.value.attr in _SURROUNDINGS
+        for target in place.node.targets
+        if isinstance(target, ast.Name)
+    )
+
+
+def _surroundings_test(node: ast.Compare | ast.JoinedStr, bound: frozenset[str]) -> GuardReport | None:
     waiting: list[ast.AST] = [node]
     while waiting:
         part = waiting.pop()
-        if isinstance(part, ast.Attribute) and part.attr == "device":
-            allowed = "a block must do the same on every device; only pass it on, as in device=x.device"
-            return refusal(NAME, node, "a test of .device", allowed)
-        if isinstance(part, ast.keyword) and part.arg == "device":
+        seen = part.attr if isinstance(part, ast.Attribute) else part.id if isinstance(part, ast.Name) else ""
+        if (isinstance(part, ast.Attribute) and seen in _SURROUNDINGS) or (
+            isinstance(part, ast.Name) and seen in bound
+        ):
+            allowed = "a block must do the same on every device and in every precision; only pass it on, as in"
+            return refusal(
+                NAME, node, f"a test of .{seen}", f"{allowed} torch.zeros(..., device=x.device, dtype=x.dtype)"
+            )
+        if isinstance(part, ast.keyword) and part.arg in _SURROUNDINGS:
             continue
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr == "to":
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr in ("to", "finfo"):
             waiting.append(part.func)
             continue
         waiting += ast.iter_child_nodes(part)

@@ -1,6 +1,7 @@
 """Guards on trained weights, the last word before a promotion.
 
-Training may have opened a gate that no random weights opened. Checked again, in float64, on the trained model itself:
+Training may have opened a gate that no random weights opened. Checked again, on the trained model itself, in float64
+and in float32 as it was trained:
 rows do not see each other, later and missing tokens do not move earlier features, and a canary: on tokens
 drawn uniformly no causal model can score below ln V, because nothing predicts them, so a loss below that was read
 from the future.
@@ -12,6 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -22,7 +24,7 @@ from data.keyed_random import torch_generator
 from evolution.guards.precision import double_precision
 from evolution.guards.prefix import change_suffix
 from evolution.guards.report import GuardReport
-from evolution.guards.rounding import FLOAT64, leak_size, noise_floor
+from evolution.guards.rounding import FLOAT32, FLOAT64, Tolerance, leak_size, noise_floor
 from models.language_model import LanguageModel
 
 PREFIX = "trained_prefix"
@@ -51,12 +53,18 @@ def check_trained(
             f"seq_len={seq_len}, batch_size={batch_size}, canary_tokens={canary_tokens}: "
             "seq_len must be at least 2, the others at least 1"
         )
-    double = copy.deepcopy(model).double()
-    probe = _TrainedProbe(double, seq_len, batch_size, probe_seed, canary_tokens)
+    trained = _TrainedProbe(copy.deepcopy(model), seq_len, batch_size, probe_seed, FLOAT32)
+    double = _TrainedProbe(copy.deepcopy(model).double(), seq_len, batch_size, probe_seed, FLOAT64)
+    checks: tuple[tuple[str, Callable[[], GuardReport], bool], ...] = (
+        (BATCH, double.batch, True),
+        (PREFIX, double.prefix, True),
+        (PREFIX, trained.prefix, False),
+        (CANARY, lambda: trained.canary(canary_tokens), False),
+    )
     reports: list[GuardReport] = []
-    for guard, check in ((BATCH, probe.batch), (PREFIX, probe.prefix), (CANARY, probe.canary)):
+    for guard, check, widen in checks:
         started = time.perf_counter()
-        with double_precision():
+        with double_precision() if widen else nullcontext():
             report = replace(check(), guard=guard)
         reports.append(replace(report, seconds=time.perf_counter() - started))
         if not report.passed:
@@ -66,13 +74,13 @@ def check_trained(
 
 class _TrainedProbe:
     def __init__(
-        self, model: LanguageModel, seq_len: int, batch_size: int, probe_seed: int, canary_tokens: int
+        self, model: LanguageModel, seq_len: int, batch_size: int, probe_seed: int, tolerance: Tolerance
     ) -> None:
         self.model = model
         self.weights = list(model.parameters())
         self.seq_len = seq_len
         self.batch_size = batch_size
-        self.canary_tokens = canary_tokens
+        self.tolerance = tolerance
         self.device = model.embedding.weight.device
         self.generator = torch_generator("trained guards", probe_seed)
 
@@ -99,11 +107,18 @@ class _TrainedProbe:
                     largest = max(largest, float(difference.max()) / float(base.abs().max()))
                     if leak:
                         to = int(difference.amax((0, 2)).argmax())
-                        evidence = {"leak": leak, "to_position": to, "length": length, "mode": mode, "probe": what}
+                        evidence = {
+                            "leak": leak,
+                            "to_position": to,
+                            "length": length,
+                            "mode": mode,
+                            "probe": what,
+                            "precision": str(base.dtype),
+                        }
                         return _fail(
                             f"on the trained weights {what} later tokens moves the features at position {to} by "
-                            f"{leak:.2g} (relative; length {length}, {mode} mode); position t may depend on tokens "
-                            "0..t only",
+                            f"{leak:.2g} (relative; length {length}, {mode} mode, {base.dtype}); position t may depend "
+                            "on tokens 0..t only",
                             evidence,
                         )
         return _pass("later tokens do not move earlier features", {"largest": largest})
@@ -125,9 +140,9 @@ class _TrainedProbe:
                 )
         return _pass("rows are independent", {})
 
-    def canary(self) -> GuardReport:
+    def canary(self, canary_tokens: int) -> GuardReport:
         """Loss on uniform tokens, in nats, against ln V minus five standard errors."""
-        rows = max(1, math.ceil(self.canary_tokens / self.seq_len))
+        rows = max(1, math.ceil(canary_tokens / self.seq_len))
         vocabulary = self.model.vocab_size
         floor = math.log(vocabulary)
         worst: dict[str, float] = {}
@@ -175,8 +190,8 @@ class _TrainedProbe:
         return leak_size(
             difference,
             float(base.abs().max()),
-            FLOAT64,
-            lambda: noise_floor(run, given, FLOAT64, self.generator, self.weights)[:, :length],
+            self.tolerance,
+            lambda: noise_floor(run, given, self.tolerance, self.generator, self.weights)[:, :length],
         )
 
 

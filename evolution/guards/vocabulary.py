@@ -183,7 +183,7 @@ _TENSOR = _words(
 # attributes of modules, parameters, result tuples, dtype limits, text and containers
 _OTHER_ATTRIBUTES = _words(
     """
-    L LU P Q R S T U V Vh add append bias bits children copy eigenvalues eigenvectors embedding_dim endswith eps
+    L LU P Q R S T U V Vh add append bias children copy eigenvalues eigenvectors embedding_dim endswith eps
     extend forward get groups in_channels in_features indices insert items join kernel_size keys logabsdet lower
     modules named_parameters normalized_shape num_embeddings out_channels out_features parameters pivots pop remove
     reverse sign smallest_normal solution startswith strip tiny training update upper values weight
@@ -244,8 +244,8 @@ SHELL_NAMES = frozenset({"Tensor"})
 
 BUILTINS = _words(
     """
-    abs all any bool complex dict divmod enumerate filter float frozenset int isinstance len list map max min pow
-    range reversed round set slice sorted str sum super tuple zip property staticmethod classmethod
+    abs all any bool complex dict divmod enumerate filter float int isinstance len list map max min pow
+    range reversed round slice sorted str sum super tuple zip property staticmethod classmethod
     ValueError TypeError RuntimeError NotImplementedError AssertionError IndexError KeyError ZeroDivisionError
     ArithmeticError OverflowError
     """

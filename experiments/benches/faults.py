@@ -11,11 +11,12 @@ the undisturbed ones to the last bit, the run ended with a report, and no proces
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="evoscale-faults-")))
         stack.enter_context(planted_key())
+        stack.enter_context(_quiet("openevolve"))
         corpus = toy_corpus()
         trap = stack.enter_context(Trap(folder, corpus.directory, leftovers.mark))
         programs = {fault.name: pristine.program(fault.block(pristine, trap.fill)) for fault in hostile}
@@ -66,9 +68,7 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
             )
             innocents = measure_innocents(bench, 1 if options.quick else _INNOCENTS)
             forced = forced_run(folder / "forced", bench, [*failing, *blocks] if options.quick else blocks, innocents)
-            refused = {
-                name: bench.guarding.reject(program) for name, program in programs.items() if options.quick
-            }
+            refused = {name: bench.guarding.reject(program) for name, program in programs.items() if options.quick}
         runs = [forced]
         if not options.quick:
             runs.append(guarded_run(folder, [*failing, *blocks], innocents))
@@ -91,9 +91,19 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
         yield targets.row("wall time of this bench", time.monotonic() - began, "s")
 
 
-def _contradictions(
-    fault: HostileBlock, outcome: Mapping[str, Any], reference: float | None, trap: Trap
-) -> list[str]:
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Without the log of failed requests, which are asked for here."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _contradictions(fault: HostileBlock, outcome: Mapping[str, Any], reference: float | None, trap: Trap) -> list[str]:
     """What in a hostile block's outcome speaks against its having run as it should."""
     problems = []
     words = fault.words(trap.fill)

@@ -28,7 +28,7 @@ class HostileBlock:
     Attributes:
         name: the row's name.
         place: where the poison runs; for `return`, it is the expression that is returned.
-        poison: the code, with @NAME@ where a path, port or secret of the bench is filled in.
+        poison: the code, with @NAME@ where a path or port of the bench is filled in.
         says: words that the worker's error must hold, as evidence that the poison did run.
         unchanged: it computes what the reference computes, so its loss must be the reference's.
     """
@@ -172,9 +172,9 @@ HOSTILE_BLOCKS = (
             import os
             with open("/proc/self/environ") as file:
                 seen = file.read() + repr(dict(os.environ))
-            raise RuntimeError(f"read {len(os.environ)} variables, the planted key among them: {'@SECRET@' in seen}")
+            raise RuntimeError(f"read {len(os.environ)} variables, the key among them: {'@TERCES@'[::-1] in seen}")
         """,
-        says="the planted key among them: False",
+        says="the key among them: False",
     ),
     HostileBlock(
         name="opens a socket",

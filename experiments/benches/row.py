@@ -94,10 +94,10 @@ def _meets(value: Value, rule: str, bound: Any) -> bool:
     if value is None:
         return False
     if rule == "is":
-        return value == bound
+        return bool(value == bound)
     if isinstance(value, str) or not math.isfinite(value):
         return False
-    return value <= bound if rule == "at_most" else value >= bound
+    return bool(value <= bound if rule == "at_most" else value >= bound)
 
 
 @cache

@@ -44,7 +44,7 @@ class Trap:
             "CORPUS": str(self._corpus),
             "OUTSIDE": str(self._outside),
             "PORT": str(self._listener.getsockname()[1]),
-            "SECRET": SECRET,
+            "TERCES": SECRET[::-1],  # backwards, so that the block itself does not hold it
             "MARK": self._mark,
         }
 

@@ -54,6 +54,9 @@ def _called(node: ast.AST) -> tuple[str, list[ast.expr], dict[str | None, ast.ex
 
 
 def _tensor_size(node: ast.AST, names: dict[str, int]) -> int | None:
+    if isinstance(node, ast.BinOp):  # such as 0.02 * torch.randn(...): the larger side, as far as it can be read
+        sides = [_tensor_size(node.left, names), _tensor_size(node.right, names)]
+        return max((size for size in sides if size is not None), default=None)
     call = _called(node)
     if call is None or call[0] not in _CONSTRUCTORS or not call[1]:
         return None

@@ -23,12 +23,22 @@ def _input_score(weight: str, name: str) -> str:
 
 
 def _distance_bias(choice: Choice) -> Edit:
-    measure = {"linear": "distance / 16.0", "log": "torch.log1p(distance)", "root": "torch.sqrt(distance)"}[
-        str(choice["measure"])
-    ]
+    measure = {
+        "linear": "distance",
+        "log": "4.0 * torch.log1p(distance)",
+        "root": "2.0 * torch.sqrt(distance)",
+    }[str(choice["measure"])]
     return Edit(
         init="self.distance_slope = nn.Parameter(torch.zeros(n_heads, 1, 1))",
         scores=_distance("distance") + f"s = s - self.distance_slope * {measure}",
+    )
+
+
+def _alibi(choice: Choice) -> Edit:
+    return Edit(
+        init="powers = -8.0 * torch.arange(1, n_heads + 1) / n_heads\n"
+        "self.alibi_slope = nn.Parameter(torch.ones(n_heads, 1, 1) * 2.0 ** powers.view(-1, 1, 1))",
+        scores=_distance("steps_back") + "s = s - self.alibi_slope * steps_back",
     )
 
 
@@ -164,10 +174,16 @@ def _score_convolution(choice: Choice) -> Edit:
 SCORE_OPERATORS = (
     edit_operator(
         "distance_bias",
-        paper="Press et al. 2022 (ALiBi, arXiv 2108.12409); Chi et al. 2022 (KERPLE, arXiv 2205.09921)",
-        summary="a learned slope a head on the distance, its logarithm or its root",
+        paper="Chi et al. 2022 (KERPLE, arXiv 2205.09921)",
+        summary="a learned slope a head, from zero, on the distance, its logarithm or its root",
         build=_distance_bias,
         choices={"measure": ("linear", "log", "root")},
+    ),
+    edit_operator(
+        "alibi",
+        paper="Press et al. 2022 (ALiBi, arXiv 2108.12409), with slopes that are learned on",
+        summary="scores fall with the distance, from geometric slopes over the heads",
+        build=_alibi,
     ),
     edit_operator(
         "relative_bias",

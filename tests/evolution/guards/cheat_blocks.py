@@ -205,7 +205,10 @@ _cheat(
 )
 _cheat(
     "only in float32",
-    "y = self.attend(q, k, v)\nreturn y + 0.01 * v.roll(-1, 2) if x.dtype == torch.float32 else y",
+    """
+    coarse = ((torch.ones_like(v) + 1e-10) - 1 == 0).to(v.dtype)
+    return self.attend(q, k, v) + 0.01 * coarse * v.roll(-1, 2)
+    """,
 )
 _cheat("sorted along the sequence", "return self.attend(q, k, v) + 0.1 * v.sort(2).values")
 _cheat(
@@ -404,4 +407,38 @@ _cheat(
     level = chunks.square().mean((3, 4), keepdim=True).sqrt().expand(-1, -1, -1, 64, self.head_dim)
     return self.attend(q, k, v / (level.flatten(2, 3)[:, :, :T] + 1e-3))
     """,
+)
+_cheat(
+    "behind a gate in float32 only",
+    """
+    coarse = ((torch.ones_like(v) + 1e-10) - 1 == 0).to(v.dtype)
+    return self.attend(q, k, v) * (1 + 0.1 * self.gate) + coarse * F.relu(self.gate - 3) * v.roll(-1, 2)
+    """,
+    _GATE,
+)
+_cheat(
+    "an iterator that counts calls",
+    """
+    y = self.attend(q, k, v)
+    for count in self.calls:
+        return y + 0.1 * v.roll(-1, 2) if count[0] > 500 else y
+    """,
+    "self.calls = enumerate([0] * 10000)",
+    guards={"state"},
+)
+_cheat(
+    "a closure with an iterator that counts calls",
+    """
+    y = self.attend(q, k, v)
+    return y + 0.1 * v.roll(-1, 2) if self.count() > 500 else y
+    """,
+    """
+    calls = enumerate([0] * 10000)
+    def count():
+        for pair in calls:
+            return pair[0]
+        return 0
+    self.count = count
+    """,
+    guards={"state"},
 )

@@ -13,7 +13,7 @@ from evolution.guards.registry import guards
 from evolution.guards.report import GuardReport
 from evolution.guards.subject import ProbedSize, Subject
 from evolution.guards.worker import check, check_subject
-from frameworks.attention.controls.registry import controls
+from frameworks.attention.controls.registry import Control, controls
 from frameworks.registry import framework, frameworks
 from tests.evolution.guards.block_template import mixer_block
 from tests.evolution.guards.cheat_blocks import CHEATS
@@ -48,7 +48,7 @@ def test_a_cheat_is_refused_by_the_guard_it_offends(name: str) -> None:
     json.dumps(report.to_json())
 
 
-QUICK = list(HONEST)[::2]  # the others run in the slow test below
+QUICK = list(HONEST)[::3]  # the others run in the slow test below
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -80,11 +80,15 @@ def test_shipped_blocks_pass_at_the_demo_sizes_within_a_second_or_so(name: str) 
     assert time.process_time() - started < 3.0  # about 0.8 on an idle core
 
 
-@pytest.mark.parametrize("control", controls(), ids=lambda control: control.name)
-def test_controls_get_their_verdict(control: object) -> None:
-    program = control.program()  # type: ignore[attr-defined]
-    report = check_subject(Subject(control.framework, program.source, SMALL, 3))[-1]  # type: ignore[attr-defined]
-    assert report.passed == (control.kind != "cheat"), report  # type: ignore[attr-defined]
+CONTROLS = [
+    pytest.param(entry, id=entry.name, marks=() if entry.kind == "cheat" else pytest.mark.slow) for entry in controls()
+]
+
+
+@pytest.mark.parametrize("entry", CONTROLS)
+def test_controls_get_their_verdict(entry: Control) -> None:
+    report = check_subject(Subject(entry.framework, entry.program().source, SIZES[:1], 3))[-1]
+    assert report.passed == (entry.kind != "cheat"), report
 
 
 def test_the_same_seed_gives_the_same_evidence_and_another_seed_other_probes() -> None:

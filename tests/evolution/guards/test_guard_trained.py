@@ -39,7 +39,12 @@ def test_an_honest_model_passes_all_and_is_not_changed() -> None:
     model = model_of(HONEST["gated decay from the input"]).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     reports = check_trained(model, seq_len=32, canary_tokens=4096)
-    assert [report.guard for report in reports] == ["trained_batch", "trained_prefix", "trained_canary"]
+    assert [report.guard for report in reports] == [
+        "trained_batch",
+        "trained_prefix",
+        "trained_prefix",
+        "trained_canary",
+    ]
     assert all(report.passed for report in reports)
     assert reports[1].evidence["largest"] < 1e-12
     assert not model.training
@@ -57,6 +62,18 @@ def test_a_gate_that_training_opened_is_found() -> None:
     report = check_trained(model, seq_len=32)[-1]
     assert (report.guard, report.passed) == ("trained_prefix", False)
     assert report.evidence["leak"] > 1e-6
+
+
+def test_a_leak_in_float32_only_is_found() -> None:
+    # Telling the precisions apart by rounding is what no reading of the text can refuse.
+    block = mixer_block(
+        """
+        coarse = ((torch.ones_like(v) + 1e-10) - 1 == 0).to(v.dtype)
+        return self.attend(q, k, v) + 0.1 * coarse * v.roll(-1, 2)
+        """
+    )
+    report = check_trained(model_of(block), seq_len=16)[-1]
+    assert (report.guard, report.passed, report.evidence["precision"]) == ("trained_prefix", False, "torch.float32")
 
 
 def test_a_neighbour_in_the_batch_is_found() -> None:

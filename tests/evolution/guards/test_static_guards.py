@@ -88,6 +88,12 @@ REFUSED_IN_FORWARD = [
     ("return v if v.is_cuda else v.roll(-1, 2)", "attributes", "every device"),
     ("return v if v.device == q.device else v.roll(-1, 2)", "statements", "device"),
     ("return v if f'{v.device}' > 'cpu' else v", "statements", "device"),
+    ("return v if x.dtype == torch.float32 else v.roll(-1, 2)", "statements", "precision"),
+    ("kind = x.dtype\nreturn v if kind == torch.float32 else v.roll(-1, 2)", "statements", "precision"),
+    ("return v if torch.finfo(v.dtype).bits == 64 else v.roll(-1, 2)", "attributes", "not on the list"),
+    ("for s in {'a', 'b'}:\n    return v", "statements", "order differs"),
+    ("return torch.Tensor(3)", "statements", "torch.tensor"),
+    ("return Tensor(3)", "statements", "torch.tensor"),
     ("return '{0.__class__}'.format(v)", "attributes", "f-string"),
     ("return f'{v.__class__}'", "attributes", "super().__init__()"),
     ("return eval('v')", "names", "builtin"),
@@ -214,6 +220,16 @@ REFUSED_AT_TOP = [
     ("@abs\ndef f(x):\n    return x", "statements", "decorator"),
     ("def super():\n    return 1", "names", "super"),
     ("def f(self):\n    return self", "names", "self"),
+    ("class A(nn.Module):\n    def _call_impl(self, x):\n        return x", "statements", "nn.Module"),
+    ("class A(nn.Module):\n    _version = 3", "statements", "nn.Module"),
+    ("class A(nn.Module):\n    train = 3", "statements", "nn.Module"),
+    ("class A(nn.Module):\n    def __init__(self):\n        self.make = torch.empty", "attributes", "__init__"),
+    (
+        "class A(nn.Module):\n    def __init__(self):\n        self.make = lambda: torch.empty(3)",
+        "attributes",
+        "__init__",
+    ),
+    ("from torch import empty", "imports", "torch.empty"),
     ("_ = (" * 50 + ")" * 50, "size", "parse"),
 ]
 
@@ -231,6 +247,8 @@ ALLOWED_TOP = [
     "from einops import rearrange",
     "CHUNK = 16\nSCALE = -math.log(2.0) / 2**3\nSIZES = (1, 2, 4)",
     "def shifted(x):\n    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]",
+    "def like(x):\n    low = torch.finfo(x.dtype).min\n    if torch.zeros(2, device=x.device).sum() < low:\n"
+    "        return x\n    return (x.to(x.dtype) > 0).to(x.dtype)",
     "class Gate(nn.Module):\n    width = 3\n\n    def __init__(self, d):\n        super().__init__()\n"
     "        self.a = nn.Parameter(torch.empty(d))\n        nn.init.normal_(self.a)\n        with torch.no_grad():\n"
     "            self.a.mul_(0.1)\n            self.a[0] = 1\n\n    @property\n    def _size(self):\n"

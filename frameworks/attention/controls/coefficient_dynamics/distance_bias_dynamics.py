@@ -19,7 +19,7 @@ class Dynamics(nn.Module):
         self.slope = nn.Parameter(torch.logspace(0, -4, n_heads, base=2.0))
 
     def signals(self, x, q, k, v):
-        """Queries, keys and values that enter the dynamics: three (B, H, T, D)."""
+        """Queries, keys and values of the dynamics: three (B, H, T, D)."""
         return q, k, v
 
     def impulse(self, x, k):

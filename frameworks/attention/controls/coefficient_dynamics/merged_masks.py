@@ -3,7 +3,6 @@
 kind: cheat
 expected: rejected
 leaks: always
-paper: the measured fault of an ancestor of this project
 """
 
 import torch
@@ -20,7 +19,7 @@ class Dynamics(nn.Module):
         self.window = 8
 
     def signals(self, x, q, k, v):
-        """Queries, keys and values that enter the dynamics: three (B, H, T, D)."""
+        """Queries, keys and values of the dynamics: three (B, H, T, D)."""
         return q, k, v
 
     def log_transition(self, x, k):

@@ -24,6 +24,7 @@ CHANGES_THE_START = {
     "rope",
     "partial_rope",
     "delta_rule",
+    "alibi",
     "adaptive_span",
     "multiscale_decay",
     "logit_soft_cap",

@@ -35,6 +35,7 @@ def test_counts_agree_with_the_built_module(owner: Framework, chain: Callable[..
         ("self.a = nn.Linear(self.d_model, 2 * n_heads - 1, bias=True)", 99),
         ("self.a = nn.Parameter(torch.zeros(unknown()))", 0),
         ("self.a = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in 'ab'])", 2),
+        ("self.a = nn.Parameter(0.02 * torch.randn(n_heads, 8))", 16),
         ("self.a = 3", 0),
     ],
 )
