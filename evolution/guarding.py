@@ -89,8 +89,8 @@ class Guarding:
         )
         if isinstance(result, Raised) and result.error == "SandboxError":  # a name that no candidate can take
             raise MeasurementError(
-                f"candidate {program.identity[:12]} could not be guarded ({result.detail.strip()[:300]}); nothing of it "
-                "was recorded, and the same command goes on once this is mended"
+                f"candidate {program.identity[:12]} could not be guarded ({result.detail.strip()[:300]}); "
+                "nothing of it was recorded, and the same command goes on once this is mended"
             )
         found = _dynamic_reports(result.value) if isinstance(result, Returned) else None
         if found is None:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -301,11 +302,12 @@ class _Zygote:
         """The warm parent has closed its end, or its launcher is gone."""
         if self._process.poll() is not None:
             return True
+        poll = select.poll()
         try:
-            return self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
+            # Not by a read: while another thread waits for the greeting, the channel's time limit would hold it up.
+            poll.register(self._channel, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):
             return True
 
     def end(self) -> None:

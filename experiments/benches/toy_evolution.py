@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FRAMEWORK = "coefficient_dynamics"
 REPLY_SECONDS = 2.0
-_LEAST_SECONDS, _SLOWER = 8.0, 10.0
+_LEAST_SECONDS, _SLOWER = 8.0, 4.0
 """A disturbed run may take this long, or this many times what the innocents took alone."""
 _SETTINGS: dict[str, Any] = {
     "framework": FRAMEWORK,

@@ -91,10 +91,10 @@ def _print_table(result: Calibration) -> None:
             print(f"{kind:<9} {row.name:<{width}}  {row.concluded:<13} {reason[:160]}")
     if result.sprint is not None:
         sprint = result.sprint
-        leads = "leads" if sprint.mean_difference < 0 else "does not lead"
+        place = "ahead of" if sprint.mean_difference < 0 else "behind"
         print(
-            f"sprinter  {sprint.control} {leads} at {sprint.steps} steps by {-sprint.mean_difference:.4f} nats "
-            f"(SD {sprint.sd:.4f}, {sprint.n_pairs} pairs); its verdict at the full horizon stands above."
+            f"sprinter  {sprint.control} is {abs(sprint.mean_difference):.4f} nats {place} softmax at {sprint.steps} steps "
+            f"(one-sided p = {sprint.p_one_sided:.4f}, {sprint.n_pairs} pairs); its verdict at the full horizon stands above."
         )
 
 

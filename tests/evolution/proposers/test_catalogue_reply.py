@@ -28,7 +28,7 @@ def _messages(owner: Framework, parent: str, *others: str) -> Messages:
     return [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
 
 
-def test_forty_proposals_from_the_start_are_mostly_distinct(owner: Framework) -> None:
+def _distinct_in_forty(owner: Framework) -> None:
     messages = _messages(owner, owner.start_block)
     identities = set()
     for seed in range(40):
@@ -36,6 +36,16 @@ def test_forty_proposals_from_the_start_are_mostly_distinct(owner: Framework) ->
         identities.add(owner.program(block).identity)
     assert len(identities) >= 30
     assert owner.program().identity not in identities
+
+
+def test_forty_proposals_from_the_start_are_mostly_distinct(regression: Framework) -> None:
+    _distinct_in_forty(regression)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coefficient_dynamics", "matrix_mixer"])
+def test_forty_proposals_are_mostly_distinct_elsewhere_too(name: str) -> None:
+    _distinct_in_forty(framework(name))
 
 
 def test_a_reply_depends_on_messages_and_seed_only(regression: Framework) -> None:

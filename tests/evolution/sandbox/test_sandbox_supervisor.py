@@ -235,3 +235,17 @@ def test_a_worker_that_cannot_be_set_up_is_no_fault_of_the_target(sandbox, tmp_p
     assert isinstance(result, Raised)
     assert result.error == "SandboxError"
     assert "gone" in result.detail
+
+
+def test_a_call_does_not_wait_on_another_that_waits_for_the_warm_parent(needs_namespaces):
+    with Sandbox(preload=("torch",)) as starting:
+        first = threading.Thread(target=starting.warm_up)
+        began = time.monotonic()
+        first.start()
+        looks = []
+        while first.is_alive():
+            looked = time.monotonic()
+            assert starting._warm_parent() is starting._zygote
+            looks.append(time.monotonic() - looked)
+            time.sleep(0.01)
+        assert max(looks) < (time.monotonic() - began) / 2
