@@ -93,8 +93,9 @@ def _print_table(result: Calibration) -> None:
         sprint = result.sprint
         place = "ahead of" if sprint.mean_difference < 0 else "behind"
         print(
-            f"sprinter  {sprint.control} is {abs(sprint.mean_difference):.4f} nats {place} softmax at {sprint.steps} steps "
-            f"(one-sided p = {sprint.p_one_sided:.4f}, {sprint.n_pairs} pairs); its verdict at the full horizon stands above."
+            f"sprinter  {sprint.control} is {abs(sprint.mean_difference):.4f} nats {place} softmax at "
+            f"{sprint.steps} steps (one-sided p = {sprint.p_one_sided:.4f}, {sprint.n_pairs} pairs); "
+            "its verdict at the full horizon stands above."
         )
 
 
