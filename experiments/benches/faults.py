@@ -46,7 +46,7 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
     from evolution.session import check_request, open_bench
     from frameworks.registry import framework
 
-    began = time.monotonic()
+    began, spent = time.monotonic(), _cpu_seconds()
     hostile = [fault for fault in HOSTILE_BLOCKS if not options.quick or fault.name in QUICK]
     failing: list[Entry] = [
         (fault.name, fault) for fault in ENDPOINT_FAULTS if not options.quick or fault.name in _QUICK_FAULTS
@@ -88,7 +88,13 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
         kept = [run.losses.get(key) == loss for run in runs for key, loss in innocents.losses.items()]
         yield targets.row("innocent runs with their undisturbed loss", sum(kept) / len(kept), f"share of {len(kept)}")
         yield targets.row("processes left alive or unreaped", len(leftovers.found()), "processes")
+        yield targets.row("CPU time of this bench", _cpu_seconds() - spent, "s")
         yield targets.row("wall time of this bench", time.monotonic() - began, "s")
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of every process that ended below it."""
+    return sum(os.times()[:4])
 
 
 @contextmanager

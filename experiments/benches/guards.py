@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.benches.program_folder import NoProgramError, ProgramFile, RefusedProgramError, program_files
-from experiments.benches.registry import Options
+from experiments.benches.registry import Options, UnusableOptionError
 from experiments.benches.row import Row, Targets
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
 
     trials = list(_controls(options.quick))
     if options.programs is not None:
-        trials += [
-            _Trial(name=file.name, kind="program", expected=file.expected, file=file)
-            for file in program_files(options.programs)
-        ]
+        files = list(program_files(options.programs))
+        if not files:
+            raise UnusableOptionError(f"--programs {options.programs}: the folder holds no file")
+        trials += [_Trial(name=file.name, kind="program", expected=file.expected, file=file) for file in files]
     counted: dict[tuple[bool, str], list[bool]] = {}
     with _open_guards() as guards, ThreadPoolExecutor(options.workers or available_cores()) as pool:
         for trial, conclusion in zip(trials, pool.map(guards.conclude, trials), strict=True):
@@ -69,8 +69,6 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
             if trial.expected is not None and conclusion.verdict != "no program":
                 key = (trial.file is not None, trial.expected)
                 counted.setdefault(key, []).append(conclusion.verdict == "rejected")
-    if options.programs is not None and not any(trial.file for trial in trials):
-        yield Row(name="programs in the folder", value=0, unit="files", target=1, holds=False, rule="at_least")
     for (of_folder, expected), rejected in sorted(counted.items(), reverse=True):
         yield from _rates(of_folder, expected, rejected, targets)
     if not options.quick:

@@ -211,7 +211,7 @@ HOSTILE_BLOCKS = (
             import sys
             sys.setrecursionlimit(10**9)
             nested = []
-            for _ in range(10**6):
+            for _ in range(2 * 10**5):
                 nested = [nested]
             repr(nested)
         """,

@@ -70,6 +70,7 @@ def test_listing_imports_no_torch() -> None:
         (["fualts"], ["unknown bench 'fualts'", "'faults'"]),
         (["sandbox", "--programs", "."], ["bench 'sandbox' does not read --programs"]),
         (["guards", "--programs", "absent"], ["--programs absent", "no such folder"]),
+        (["guards", "--programs", "."], ["--programs .", "the folder holds no file"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
@@ -152,12 +153,25 @@ def test_a_quick_faults_run_holds() -> None:
         assert set(row) == {"name", "value", "unit", "target", "holds"}
 
 
+@pytest.mark.slow
+@needs_namespaces
+def test_a_quick_sandbox_run_measures_every_promise() -> None:
+    status, printed = measured("sandbox", "--quick")
+    rows = {row["name"]: row for row in printed["rows"]}
+    assert set(targets_of("sandbox").names) <= set(rows)
+    assert all(row["value"] is not None for row in rows.values())
+    assert rows["processes alive after a fork bomb"]["value"] == 0
+    assert status == (0 if all(row["holds"] for row in rows.values()) else 1)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A cheat, an honest program and files that are no programs."""
     (tmp_path / "honest").mkdir()
     (tmp_path / "honest" / "scaled.py").write_text(control("null_mixer").program().source)
     (tmp_path / "cheat_peek.py").write_text(control("block_summary").program().source)
+    (tmp_path / "cheat_none.py").write_text(control("null_mixer").program().source)  # the same program again
+    (tmp_path / "honest" / "none.py").write_text("nothing here\n")
     (tmp_path / "notes.py").write_text("x = 1\n")
     (tmp_path / "picture.py").write_bytes(b"\x89PNG\xff\xfe")
     (tmp_path / "__pycache__").mkdir()
@@ -169,29 +183,19 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_of_programs_is_judged_by_its_names(folder: Path) -> None:
     status, printed = measured("guards", "--quick", "--programs", str(folder))
     rows = {row["name"]: row for row in printed["rows"]}
-    assert status == 0, printed
     assert rows["cheat_peek.py"]["value"].startswith("rejected by ")
     assert rows["honest/scaled.py"]["value"] == "passed"
     for name in ("notes.py", "picture.py"):
         assert rows[name]["value"].startswith("no program")
         assert rows[name]["target"] is None
-    assert rows["cheats rejected in the folder"]["value"] == 1.0
-    assert rows["honest programs rejected in the folder"]["value"] == 0.0
+        assert rows[name]["holds"]
+    assert rows["cheats rejected"]["value"] == 1.0
     assert rows["cheats rejected, lower end of the 95 % Wilson interval"]["value"] == pytest.approx(0.2065, abs=1e-3)
+    assert rows["honest programs rejected in the folder"]["value"] == 0.0
     assert not any("pyc" in name for name in rows)
-
-
-@needs_namespaces
-def test_a_program_that_ends_otherwise_than_its_name_says_is_status_1(tmp_path: Path) -> None:
-    (tmp_path / "cheat_none.py").write_text(control("null_mixer").program().source)
-    (tmp_path / "honest_none.py").write_text("nothing here\n")
-    status, printed = measured("guards", "--quick", "--programs", str(tmp_path))
-    assert status == 1
-    assert {row["name"] for row in printed["rows"] if not row["holds"]} >= {
-        "cheat_none.py",
-        "honest_none.py",
-        "cheats rejected in the folder",
-    }
+    assert status == 1  # for the names that promise what is not so
+    short = {name for name, row in rows.items() if not row["holds"]}
+    assert short == {"cheat_none.py", "honest/none.py", "cheats rejected in the folder"}
 
 
 def test_the_framework_is_recognised_by_its_block_class(tmp_path: Path) -> None:
