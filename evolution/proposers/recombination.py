@@ -13,8 +13,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from evolution.proposers.operators.catalogue import catalogue
+from evolution.proposers.operators.catalogue import catalogue, clash
 from evolution.proposers.operators.parameter_cap import within_parameter_cap
+from evolution.proposers.operators.simplification import present_operators
 from evolution.proposers.operators.slots import SLOTS
 from frameworks.program import ProgramError, normalise_block
 
@@ -45,7 +46,9 @@ def recombine(block_a: str, block_b: str, framework_name: str, rng: random.Rando
     for way in ways:
         for child in way(block_a, block_b, framework_name, rng):
             try:
-                if normalise_block(child) not in known and within_parameter_cap(child, framework_name):
+                if normalise_block(child) in known or clash(present_operators(child, framework_name)):
+                    continue
+                if within_parameter_cap(child, framework_name):
                     return child
             except ProgramError:
                 continue

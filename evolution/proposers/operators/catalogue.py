@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from functools import cache
 
 from evolution.proposers.operators.coefficient_operators import COEFFICIENT_OPERATORS
@@ -17,6 +18,12 @@ def catalogue() -> dict[str, Operator]:
     """Operators that add something, by name, in a fixed order."""
     operators = (*SIGNAL_OPERATORS, *SCORE_OPERATORS, *COEFFICIENT_OPERATORS, *OUTPUT_OPERATORS)
     return {entry.name: entry for entry in operators}
+
+
+def clash(names: Iterable[str]) -> bool:
+    """Whether two of these operators make no sense together."""
+    present = set(names)
+    return any(present & set(catalogue()[name].excludes) for name in present if name in catalogue())
 
 
 def operators_for(framework_name: str) -> list[Operator]:

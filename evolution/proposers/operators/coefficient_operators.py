@@ -120,6 +120,7 @@ COEFFICIENT_OPERATORS = (
         paper="Katharopoulos et al. 2020 (linear transformers, arXiv 2006.16236)",
         summary="positive features of queries and keys, coefficients linear in their product",
         build=_linear_attention,
+        excludes=("stick_breaking",),
         choices={"feature": ("elu", "relu", "exp")},
     ),
     edit_operator(

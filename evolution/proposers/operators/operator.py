@@ -28,6 +28,7 @@ class Operator:
         summary: one line: what it does to the mechanism.
         frameworks: names of the frameworks it works for.
         apply: (block, framework name, generator) to the edited block, or None when it does not fit.
+        excludes: names of operators it makes no sense with; they name it too.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Operator:
     summary: str
     frameworks: tuple[str, ...]
     apply: Apply
+    excludes: tuple[str, ...] = ()
 
 
 def edit_operator(
@@ -45,6 +47,7 @@ def edit_operator(
     build: Callable[[Choice], Edit],
     choices: Mapping[str, Sequence[int | float | str]] | None = None,
     frameworks: tuple[str, ...] = tuple(SLOTS),
+    excludes: tuple[str, ...] = (),
 ) -> Operator:
     """An operator that adds the `Edit` built from one uniform draw of every choice."""
     options = dict(choices or {})
@@ -59,10 +62,12 @@ def edit_operator(
             return None
         try:
             editor = BlockEditor(block, SLOTS[framework_name])
+            if set(excludes) & set(editor.markers()):
+                return None
             editor.apply(name, build(drawn))
             code = editor.code
         except ForeignBlockError:
             return None
         return code if within_parameter_cap(code, framework_name) else None
 
-    return Operator(name=name, paper=paper, summary=summary, frameworks=frameworks, apply=apply)
+    return Operator(name=name, paper=paper, summary=summary, frameworks=frameworks, apply=apply, excludes=excludes)

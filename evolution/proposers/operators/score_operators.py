@@ -285,6 +285,7 @@ SCORE_OPERATORS = (
         paper="Tan et al. 2024 (stick-breaking attention, arXiv 2410.17980)",
         summary="the nearest matching keys take their share first, earlier ones what is left",
         build=_stick_breaking,
+        excludes=("linear_attention",),  # it turns scores into log shares, never above 0, where that kernel is 0
     ),
     edit_operator(
         "score_convolution",
