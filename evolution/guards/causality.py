@@ -155,6 +155,7 @@ class _Probes:
         drawn = self.subject.integers(0, 10**6, 8, "lengths")
         lengths = [2, 3, 2 * (2 + drawn[0] % 12) + 1, 15 + drawn[1] % 3, 31 + drawn[2] % 3, trained - 1, trained + 1]
         lengths += [trained + 2 + drawn[3] % trained, 2 * trained + drawn[4] % 3]
+        lengths += [64, 128]  # whole blocks of the usual sizes, whatever the trained length
         for index, length in enumerate(lengths):
             yield Setting(
                 size=self.subject.sizes[index % len(self.subject.sizes)],

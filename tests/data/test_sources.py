@@ -114,4 +114,4 @@ def test_tinystories_offline_is_one_quick_sentence(hub: str, tmp_path: Path) -> 
     sentence, seconds = done.stdout.strip().split("\n")
     assert "cannot be fetched from the Hugging Face hub" in sentence
     assert "allowed without internet: the sources stdlib and stories, or the path of a .txt" in sentence
-    assert float(seconds) < 15
+    assert float(seconds) < 60
