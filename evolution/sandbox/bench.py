@@ -94,7 +94,7 @@ def _overshoot(sandbox: Sandbox, limit: float = 0.3) -> float:
 
 
 def _alive_below(pid: int) -> int:
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     until = time.monotonic() + 1.0
     while len(found := psutil.Process(pid).children(recursive=True)) > 2 and time.monotonic() < until:

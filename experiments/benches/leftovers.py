@@ -31,7 +31,7 @@ class Leftovers:
 
 def _ours(mark: str) -> dict[int, str]:
     """Process id -> what it is, for descendants of this process and for orphans that carry its id or the mark."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     own = str(os.getpid())
     below = {process.pid for process in psutil.Process().children(recursive=True)}
