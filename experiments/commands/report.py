@@ -14,10 +14,9 @@ def report(
     json_output: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write RUN/report.html from its ledger, also while the run goes on, and print its verdicts."""
-    from evolution.projection import report_of_run, stored_verdicts
-
     from evolution.config import ConfigError
     from evolution.ledger import Ledger
+    from evolution.projection import report_of_run, stored_verdicts
     from evolution.session import LEDGER_NAME
 
     path = run / LEDGER_NAME
