@@ -18,14 +18,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evolution.budget import Budget, BudgetSpent, stop_payload
+from evolution.candidate import Candidate
 from evolution.config import EvolveConfig
 from evolution.confirmation import confirm, make_plan
 from evolution.fitness import LEAST_SIZES, Cell, advantage, combined_score, paired_gain
 from evolution.guarding import Guarding
 from evolution.measurement import Measurement
 from evolution.population import Population
-from evolution.proposing import EndpointClient, Proposing
+from evolution.proposers.roster import Roster
+from evolution.proposing import Proposing
 from evolution.stages import RunFactory, Stage
+from evolution.training_cost import candidate_tokens
 from frameworks.program import Program
 
 if TYPE_CHECKING:
@@ -35,19 +39,6 @@ if TYPE_CHECKING:
     from training.outcome import Outcome
 
 Listener = Callable[[str, Mapping[str, Any]], None]
-
-
-@dataclass(kw_only=True)
-class Candidate:
-    """A candidate in the running search: its program, where it came from, its completed losses."""
-
-    program: Program
-    iteration: int
-    parent: str | None
-    island: int
-    changes: str
-    losses: dict[Cell, float]
-    failure: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +65,9 @@ class Evolution:
         stages: where candidates are measured in the search.
         confirmation_sizes: where the shortlist is confirmed.
         factory, ledger, measurement, guarding: the run's parts.
-        client: the endpoint; None in a replay.
-        proposer_name: recorded with every proposal.
+        roster: the proposers.
+        budget: what may be spent; None: no limit.
+        source: ledger of the run that is replayed; None: proposers are asked.
         listener: called with (event, payload) as things happen.
     """
 
@@ -90,8 +82,9 @@ class Evolution:
         ledger: Ledger,
         measurement: Measurement,
         guarding: Guarding,
-        client: EndpointClient | None,
-        proposer_name: str,
+        roster: Roster,
+        budget: Budget | None = None,
+        source: Ledger | None = None,
         start: Program | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -107,6 +100,7 @@ class Evolution:
         self._guarding = guarding
         self._start = start
         self._listen = listener or (lambda event, payload: None)
+        self._budget = budget or Budget(config.budget)
         self._population = Population(config.population, config.seed)
         self._reference = Candidate(
             program=framework.program(), iteration=0, parent=None, island=0, changes="the reference", losses={}
@@ -118,10 +112,12 @@ class Evolution:
             ledger=ledger,
             population=self._population,
             guarding=guarding,
-            client=client,
+            roster=roster,
             shown=self._shown,
-            proposer_name=proposer_name,
             noise=self._noise,
+            budget=self._budget,
+            source=source,
+            on_reply=lambda payload, account: self._listen("reply", {"spent": account.spent}),
         )
 
     def run(self) -> Result:
@@ -236,10 +232,18 @@ class Evolution:
 
     def _search(self) -> None:
         pending: deque[tuple[Candidate, list[tuple[Cell, Future[Outcome]]]]] = deque()
+        tokens = candidate_tokens(self._factory, self._reference.program.identity, self._in_loop)
         for iteration in range(1, self._config.iterations + 1):
             while len(pending) >= self._config.in_flight:
                 self._admit_measured(*pending.popleft())
-            accepted = self._proposing.next(iteration)
+            try:
+                self._budget.check_candidate(tokens)
+                accepted = self._proposing.next(iteration)
+            except BudgetSpent as spent:
+                stop = stop_payload(spent, iteration)
+                self._ledger.record_once("decision", stop, key="budget")
+                self._listen("budget", stop)
+                break
             if accepted is None:
                 self._listen("no_candidate", {"iteration": iteration})
                 continue
@@ -252,6 +256,7 @@ class Evolution:
                 losses={},
             )
             self._listen("accepted", {"candidate": accepted.program.identity, "iteration": iteration})
+            self._budget.charge_candidate(tokens)
             pending.append((candidate, self._submit(candidate, self._in_loop)))
         while pending:
             self._admit_measured(*pending.popleft())
@@ -294,6 +299,7 @@ class Evolution:
                         iteration=0,
                         island=island,
                     )
+        self._proposing.credit(identity, gain)
         payload = {
             "candidate": identity,
             "iteration": candidate.iteration,

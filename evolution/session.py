@@ -15,27 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.budget import Budget, session_seconds
 from evolution.config import ConfigError, EvolveConfig
 from evolution.engine import Evolution, Listener, Result
 from evolution.fitness import LEAST_SIZES
 from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
-from evolution.proposing import EndpointClient
+from evolution.proposers.roster import check_roster, name_of, open_roster, sections_of
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
+from evolution.training_cost import tokens_set_aside
 from frameworks.registry import Framework, framework
 
 if TYPE_CHECKING:
     from data.corpus import Corpus
     from evolution.ledger import Ledger
-    from evolution.proposers.endpoint import EndpointConfig
     from evolution.sandbox import Sandbox
     from frameworks.program import Program
     from training.ladder import Ladder
 
 LEDGER_NAME = "ledger.sqlite"
-OPENAI_API_BASE = "https://api.openai.com/v1"
-CATALOGUE_DESCRIPTION = "operator catalogue (no LLM): literature-backed code edits and recombination"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +52,8 @@ class Request:
 
     @property
     def proposer(self) -> str:
-        """The proposer in words."""
-        section = self.config.proposer
-        if section.kind == "catalogue":
-            return CATALOGUE_DESCRIPTION
-        return f"{section.model} at {section.api_base or OPENAI_API_BASE}"
+        """The proposers in words."""
+        return "; ".join(name_of(section) for section in sections_of(self.config))
 
 
 def check_request(config: EvolveConfig) -> Request:
@@ -154,27 +150,23 @@ def load_run_corpus(config: EvolveConfig, ladder: Ladder, listener: Listener) ->
     )
 
 
-def endpoint_of(config: EvolveConfig) -> EndpointConfig | None:
-    """The checked endpoint of a configuration; None for the catalogue.
+def open_budget(request: Request, ledger: Ledger, factory: RunFactory) -> Budget:
+    """The run's account, with what is set aside and the seconds of earlier sessions.
 
     Raises:
-        evolution.proposers.endpoint.EndpointError: unreachable, wrong key, or unknown model.
+        ConfigError: too few training tokens for a single candidate.
     """
-    from evolution.proposers.endpoint import EndpointConfig, check_endpoint
-
-    section = config.proposer
-    if section.kind == "catalogue":
-        return None
-    endpoint = EndpointConfig(
-        api_base=section.api_base or OPENAI_API_BASE,
-        model=section.model,
-        api_key_file=section.api_key_file,
-        temperature=section.temperature,
-        max_tokens=section.max_tokens,
-        timeout=section.timeout,
+    config = request.config
+    reference = request.framework.program().identity
+    earlier = 0.0
+    if config.budget.seconds is not None:
+        this_start = ledger.events("run_started")[-1].seq
+        earlier = session_seconds([(event.kind, event.time) for event in ledger.events() if event.seq < this_start])
+    return Budget(
+        config.budget,
+        set_aside=tokens_set_aside(config, factory, reference, request.stages, request.confirmation_sizes),
+        earlier_seconds=earlier,
     )
-    check_endpoint(endpoint)
-    return endpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +252,7 @@ def evolve(
     if finished is not None:
         listen("finished_before", {"name": request.name, "directory": str(directory)})
         return finished
-    endpoint = endpoint_of(config)
+    endpoints = check_roster(config)
     corpus = load_run_corpus(config, request.ladder, listen)
     directory.mkdir(parents=True, exist_ok=True)
     from evolution.ledger import Ledger
@@ -273,12 +265,7 @@ def evolve(
         write_json(directory / "manifest.json", manifest)
         listen("started", {"manifest": manifest, "directory": str(directory), "resumed": resumed, "request": request})
         bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
-        if endpoint is None:
-            from evolution.proposers.catalogue_server import CatalogueServer
-            from evolution.proposers.endpoint import EndpointConfig
-
-            server = stack.enter_context(CatalogueServer(request.framework.name, config.seed))
-            endpoint = EndpointConfig(api_base=server.base_url, model="operator-catalogue")
+        roster = stack.enter_context(open_roster(config, request.framework, endpoints))
         evolution = Evolution(
             config=config,
             framework=request.framework,
@@ -288,8 +275,8 @@ def evolve(
             ledger=ledger,
             measurement=bench.measurement,
             guarding=bench.guarding,
-            client=EndpointClient(endpoint),
-            proposer_name=request.proposer,
+            roster=roster,
+            budget=open_budget(request, ledger, bench.factory),
             start=request.start,
             listener=listen,
         )
