@@ -90,8 +90,10 @@ class Budget:
             unpriced=self._unpriced,
         )
 
-    def check_call(self, prompt: Prompt, max_tokens: int, price: PriceSection | None) -> float | None:
-        """Refuse a call whose worst case is too much.
+    def check_call(
+        self, prompt: Prompt, max_tokens: int, price: PriceSection | None, *, uses_llm: bool = True
+    ) -> float | None:
+        """Refuse a call whose worst case is too much; without an LLM only time is looked at.
 
         Returns:
             Seconds that are left for it; None without a limit.
@@ -99,6 +101,8 @@ class Budget:
         Raises:
             BudgetSpent: tokens, dollars or seconds do not suffice.
         """
+        if not uses_llm:
+            return self._seconds_left()
         section = self._section
         worst = worst_prompt_tokens(prompt)
         if section.llm_tokens is not None and self._charged_tokens + worst + max_tokens > section.llm_tokens:
@@ -118,7 +122,7 @@ class Budget:
         return self._seconds_left()
 
     def charge(self, prompt: Prompt, answer: Answer, max_tokens: int, price: PriceSection | None) -> None:
-        """Book a call that was made, now or in an earlier session."""
+        """Book a call to an LLM that was made, now or in an earlier session."""
         self._calls += 1
         known = answer.prompt_tokens is not None and answer.completion_tokens is not None
         if known:

@@ -15,7 +15,6 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evolution.budget import Budget, BudgetSpent, stop_payload
@@ -28,6 +27,7 @@ from evolution.measurement import Measurement
 from evolution.population import Population
 from evolution.proposers.roster import Roster
 from evolution.proposing import Proposing
+from evolution.result import Result
 from evolution.stages import RunFactory, Stage
 from evolution.training_cost import candidate_tokens
 from frameworks.program import Program
@@ -39,21 +39,6 @@ if TYPE_CHECKING:
     from training.outcome import Outcome
 
 Listener = Callable[[str, Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What an evolution ended with.
-
-    Attributes:
-        verdicts: `analysis.promotion.Verdict` as JSON, one a shortlisted candidate; empty when nothing led.
-        n_candidates: distinct candidates measured without failure, the reference not counted.
-        sentence: the end in plain words.
-    """
-
-    verdicts: tuple[Mapping[str, Any], ...]
-    n_candidates: int
-    sentence: str
 
 
 class Evolution:
@@ -117,11 +102,11 @@ class Evolution:
             noise=self._noise,
             budget=self._budget,
             source=source,
-            on_reply=lambda payload, account: self._listen("reply", {"spent": account.spent}),
+            on_reply=lambda account: self._listen("reply", {"spent": account.spent}),
         )
 
     def run(self) -> Result:
-        """Search, then confirm; see the module."""
+        """Search, then confirm."""
         self._measure_reference()
         self._admit_start_program()
         self._search()
@@ -154,6 +139,11 @@ class Evolution:
         return Result(
             verdicts=tuple(v.to_json() for v in verdicts), n_candidates=self._n_measured(), sentence=best.sentence
         )
+
+    def standing(self) -> tuple[Candidate, Candidate | None, int]:
+        """After `run`: the reference, the best candidate of the search, and how many were measured or failed."""
+        ranked = self._ranked()
+        return self._reference, ranked[0] if ranked else None, len(self._candidates) - 1
 
     def _submit(self, candidate: Candidate, stages: tuple[Stage, ...]) -> list[tuple[Cell, Future[Outcome]]]:
         return [

@@ -44,7 +44,17 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
     if not started:
         raise ValueError(f"the ledger of run '{name}' holds no started run; nothing can be reported")
     manifest = started[0].payload
-    runs = ledger.comparable_runs()
+    from analysis.arm_gains import arm_rows, guidance_sentence
+    from analysis.proposal_rates import guidance_rows, proposer_rows
+    from evolution import proposer_rows as rows
+
+    everything = ledger.comparable_runs()
+    extra = rows.control_candidates(ledger)
+    runs = [r for r in everything if r.spec["purpose"] != "tuning" and r.spec["candidate"] not in extra]
+    proposals = rows.proposal_rows(ledger)
+    llms = rows.llm_names(manifest)
+    withheld = guidance_rows([row for row in proposals if row["proposer"] in llms])
+    arms = arm_rows(rows.fresh_gains(ledger))
     candidates = {str(event.key): event.payload for event in ledger.candidates()}
     reference = str(manifest["reference"])
     verdicts = stored_verdicts(ledger)
@@ -60,11 +70,11 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         reference=reference,
         command=manifest.get("command"),
         proposer=str(manifest["proposer"]),
-        uses_llm=manifest["config"]["proposer"]["kind"] != "catalogue",
+        uses_llm=_uses_llm(manifest),
         created=datetime.fromtimestamp(started[0].time, UTC).isoformat(timespec="seconds"),
         state=_state(ledger),
         manifest=manifest,
-        cost=_cost(ledger, runs),
+        cost=_cost(ledger, everything),
         sizes=_sizes(manifest, runs, reference),
         verdicts=verdicts,
         plan=plan,
@@ -73,7 +83,12 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         confirmation=[_run_row(run) for run in runs if run.spec["purpose"] == "confirmation"],
         search=[_run_row(run) for run in runs if run.spec["purpose"] == "search"],
         scaling=_scaling(runs, [reference, *([winner] if winner else [])]),
-        lineage=[_node(event, fitness) for event in ledger.candidates()],
+        lineage=[_node(event, fitness) for event in ledger.candidates() if event.key not in extra],
+        proposers=proposer_rows(proposals),
+        guidance=withheld if any(row["withheld"] for row in proposals) else (),
+        arms=arms,
+        arms_sentence=guidance_sentence(arms, manifest["config"]["confirmation"]["least_effect"]) if arms else None,
+        ended_by=rows.ended_by(ledger),
         winner=winner,
         winner_block=block,
         winner_diff=block_diff(candidates[reference]["block"], block, "reference", winner[:12])
@@ -83,6 +98,11 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         noise_floor=_noise_floor(runs, reference),
         notes=_notes(manifest),
     )
+
+
+def _uses_llm(manifest: Mapping[str, Any]) -> bool:
+    config = manifest["config"]
+    return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
 
 
 def _state(ledger: Ledger) -> str:
@@ -226,7 +246,7 @@ def _rejected(ledger: Ledger) -> list[Row]:
     rows = []
     for event in ledger.proposals():
         payload = event.payload
-        if payload["status"] != "accepted":
+        if payload["status"] != "accepted" and not payload.get("arm"):
             rows.append(
                 {
                     "iteration": payload.get("iteration"),
@@ -284,7 +304,7 @@ def _notes(manifest: Mapping[str, Any]) -> list[str]:
         "Both arms ran at the ladder's learning rates; neither was tuned further.",
         "Losses are nats a token on this corpus at these sizes and horizons; nothing is claimed beyond them.",
     ]
-    if manifest["config"]["proposer"]["kind"] == "catalogue":
+    if not _uses_llm(manifest):
         notes.insert(
             0,
             "The proposer was evoscale's catalogue of code operators from the literature and their recombination. "

@@ -33,7 +33,7 @@ class PriceSection(_Section):
 class ArmSection(_Section):
     """One proposer: the operator catalogue, a model run here, or an OpenAI-compatible endpoint."""
 
-    kind: Literal["catalogue", "local", "endpoint"] = "catalogue"
+    kind: Literal["local", "catalogue", "endpoint"] = "catalogue"
     name: str | None = None
     """How records and reports call it; None takes the model's name."""
     model: str | None = None
@@ -140,7 +140,7 @@ class ControlsSection(_Section):
     """The operator catalogue on a parent drawn at random, without selection."""
     tuning: bool = False
     """The start program at other learning rates."""
-    seeds: int = Field(4, ge=2, le=100)
+    seeds: int = Field(4, ge=2, le=50)
     """Fresh paired seeds the best of every arm is compared on."""
 
     @property

@@ -12,15 +12,15 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data.keyed_random import seed_of
 from evolution.budget import Budget, BudgetSpent
 from evolution.config import EvolveConfig
 from evolution.guidance import Guidance, draw_withheld
-from evolution.population import Population, Sample
+from evolution.population import Sample
 from evolution.proposers.client import Answer, EndpointClient, is_final
 from evolution.proposers.price import dollars
 from evolution.proposers.roster import Arm, Roster
@@ -43,6 +43,14 @@ def summary_of(reply: str) -> str:
     listed = [line[2:].partition(":")[0].strip() for line in lines if line.startswith("- ")]
     text = " + ".join(listed) if listed else (lines[0] if lines else "")
     return text if len(text) <= 160 else text[:160].rstrip() + " ..."
+
+
+class Parents(Protocol):
+    """Whatever draws a parent: OpenEvolve's population, or a control arm's."""
+
+    def sample(self, iteration: int, attempt: int, inspirations: int) -> Sample:
+        """What one attempt at one iteration starts from."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +88,7 @@ class Proposing:
         budget: what may be spent; None: everything.
         source: ledger of the run that is replayed; None: proposers are asked.
         prefix: of the ledger's keys; a control arm has one of its own.
-        on_reply: called with the payload of every reply and the budget.
+        on_reply: called with the budget after every reply of an LLM.
     """
 
     def __init__(
@@ -89,7 +97,7 @@ class Proposing:
         config: EvolveConfig,
         framework: Framework,
         ledger: Ledger,
-        population: Population,
+        population: Parents,
         guarding: Guarding,
         roster: Roster,
         shown: Callable[[str], ShownProgram],
@@ -97,7 +105,7 @@ class Proposing:
         budget: Budget | None = None,
         source: Ledger | None = None,
         prefix: str = "",
-        on_reply: Callable[[Mapping[str, Any], Budget], None] | None = None,
+        on_reply: Callable[[Budget], None] | None = None,
     ) -> None:
         from evolution.proposers.prompt import prompt_hash
 
@@ -112,7 +120,7 @@ class Proposing:
         self._budget = budget or Budget(config.budget)
         self._source = source
         self._prefix = prefix
-        self._on_reply = on_reply or (lambda payload, budget: None)
+        self._on_reply = on_reply or (lambda budget: None)
         self._prompt_hash = prompt_hash()
         self._known: set[str] = set()
         self._failures: list[Failure] = []
@@ -208,15 +216,13 @@ class Proposing:
             self._ledger.record("reply", recorded.payload, key=key)
         if recorded is not None:
             answer = Answer(**{name: recorded.payload[name] for name in Answer.__dataclass_fields__})
-            self._budget.charge(prompt, answer, arm.max_tokens, arm.price)
-            self._on_reply(recorded.payload, self._budget)
+            self._book(arm, prompt, answer)
             return answer
         if arm.client is None:
             raise RuntimeError(f"iteration {iteration}, attempt {attempt} is not on record and no endpoint is given")
-        left = self._budget.check_call(prompt, arm.max_tokens, arm.price)
+        left = self._budget.check_call(prompt, arm.max_tokens, arm.price, uses_llm=arm.uses_llm)
         seed = seed_of("propose", self._config.seed, iteration, attempt) % 2**31
         answer = arm.client.ask(prompt.system, prompt.user, seed, grammar=grammar, timeout=left)
-        self._budget.charge(prompt, answer, arm.max_tokens, arm.price)
         payload = {
             "iteration": iteration,
             "attempt": attempt,
@@ -228,10 +234,15 @@ class Proposing:
             "withheld": withheld,
         }
         self._ledger.record("reply", payload | dataclasses.asdict(answer), key=key)
-        self._on_reply(payload | dataclasses.asdict(answer), self._budget)
+        self._book(arm, prompt, answer)
         if answer.error is not None and not is_final(answer.error) and attempt + 1 < self._config.proposer.attempts:
             time.sleep(min(self._config.proposer.backoff * 2**attempt, left if left is not None else float("inf")))
         return answer
+
+    def _book(self, arm: Arm, prompt: Prompt, answer: Answer) -> None:
+        if arm.uses_llm:
+            self._budget.charge(prompt, answer, arm.max_tokens, arm.price)
+            self._on_reply(self._budget)
 
     def _prompt(
         self, arm: Arm, sample: Sample, withheld: str | None, iteration: int, attempt: int

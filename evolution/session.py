@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evolution.budget import Budget, session_seconds
+from evolution.account import open_budget
 from evolution.config import ConfigError, EvolveConfig
-from evolution.engine import Evolution, Listener, Result
+from evolution.control_arms import run_controls
+from evolution.engine import Evolution, Listener
 from evolution.fitness import LEAST_SIZES
 from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
-from evolution.proposers.roster import check_roster, name_of, open_roster, sections_of
+from evolution.proposers.roster import check_roster, model_file, name_of, open_roster, sections_of
+from evolution.replay import check_corpus, differences, source_ledger
+from evolution.result import Result
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
-from evolution.training_cost import tokens_set_aside
 from frameworks.registry import Framework, framework
 
 if TYPE_CHECKING:
@@ -150,25 +152,6 @@ def load_run_corpus(config: EvolveConfig, ladder: Ladder, listener: Listener) ->
     )
 
 
-def open_budget(request: Request, ledger: Ledger, factory: RunFactory) -> Budget:
-    """The run's account, with what is set aside and the seconds of earlier sessions.
-
-    Raises:
-        ConfigError: too few training tokens for a single candidate.
-    """
-    config = request.config
-    reference = request.framework.program().identity
-    earlier = 0.0
-    if config.budget.seconds is not None:
-        this_start = ledger.events("run_started")[-1].seq
-        earlier = session_seconds([(event.kind, event.time) for event in ledger.events() if event.seq < this_start])
-    return Budget(
-        config.budget,
-        set_aside=tokens_set_aside(config, factory, reference, request.stages, request.confirmation_sizes),
-        earlier_seconds=earlier,
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """The open parts that candidates are measured with."""
@@ -228,7 +211,12 @@ def open_bench(
 
 
 def evolve(
-    config: EvolveConfig, runs: Path, *, arguments: list[str] | None = None, listener: Listener | None = None
+    config: EvolveConfig,
+    runs: Path,
+    *,
+    arguments: list[str] | None = None,
+    listener: Listener | None = None,
+    replay: Path | None = None,
 ) -> Result:
     """Run an evolution to its verdict, or go on with one that was interrupted.
 
@@ -237,6 +225,7 @@ def evolve(
         runs: folder of all runs; this one is `runs/<name>`.
         arguments: the command line, for the report's reproduction line.
         listener: called with (event, payload) as things happen.
+        replay: folder of the run whose replies are used instead of asking; `config` is its, see `replay_config`.
 
     Raises:
         ValueError: anything wrong with the request, before anything is written.
@@ -252,12 +241,16 @@ def evolve(
     if finished is not None:
         listen("finished_before", {"name": request.name, "directory": str(directory)})
         return finished
-    endpoints = check_roster(config)
+    endpoints = None if replay is not None else check_roster(config)
     corpus = load_run_corpus(config, request.ladder, listen)
-    directory.mkdir(parents=True, exist_ok=True)
     from evolution.ledger import Ledger
 
     with ExitStack() as stack:
+        source = None
+        if replay is not None:
+            source = stack.enter_context(Ledger.open(source_ledger(replay), read_only=True))
+            check_corpus(source, corpus.hash, replay)
+        directory.mkdir(parents=True, exist_ok=True)
         ledger = stack.enter_context(Ledger.open(ledger_path, create=True))
         manifest = manifest_of(request, corpus, arguments)
         resumed = _check_same_run(ledger, manifest, request.name)
@@ -266,6 +259,7 @@ def evolve(
         listen("started", {"manifest": manifest, "directory": str(directory), "resumed": resumed, "request": request})
         bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
         roster = stack.enter_context(open_roster(config, request.framework, endpoints))
+        budget = open_budget(request, ledger, bench.factory)
         evolution = Evolution(
             config=config,
             framework=request.framework,
@@ -276,16 +270,21 @@ def evolve(
             measurement=bench.measurement,
             guarding=bench.guarding,
             roster=roster,
-            budget=open_budget(request, ledger, bench.factory),
+            budget=budget,
+            source=source,
             start=request.start,
             listener=listen,
         )
         try:
             result = evolution.run()
+            if config.controls.names:
+                run_controls(evolution, request, bench, roster, budget, source, listen)
         except KeyboardInterrupt:
             ledger.record("interrupted", {"reason": "stopped by the user"})
             raise
         ledger.record_once("run_finished", {"sentence": result.sentence, "n_candidates": result.n_candidates}, "end")
+        if source is not None:
+            listen("replayed", {"run": str(replay), "differences": differences(source, ledger)})
         report = report_of_run(ledger, directory)
         listen("report", {"path": str(report), "result": result})
     return result
@@ -298,6 +297,10 @@ def manifest_of(request: Request, corpus: Corpus, arguments: list[str] | None, k
         "kind": kind,
         "config": request.config.model_dump(mode="json"),
         "proposer": request.proposer,
+        "proposers": [
+            {"name": name_of(section), "uses_llm": section.kind != "catalogue", **model_file(section)}
+            for section in sections_of(request.config)
+        ],
         "command": shlex.join(["evoscale", *arguments]) if arguments else None,
         "reference": request.framework.program().identity,
         "start": request.start.identity if request.start else None,

@@ -118,6 +118,12 @@ class RunFactory:
         """The run of a candidate in the confirmation, on the test split."""
         return self._spec(candidate, size, seed, "confirmation", None)
 
+    def assessment(self, candidate: str, stage: Stage, seed_index: int, factor: float = 1.0) -> RunSpec:
+        """The run of a control arm on a seed of the tuning range, at `factor` times the ladder's learning rate."""
+        seed = self._seed("tuning", seed_index)
+        rate = self._ladder.size(stage.size).learning_rate * factor
+        return self._spec(candidate, stage.size, seed, "tuning", stage.steps, rate)
+
     def confirmation_seeds(self) -> list[int]:
         """The predeclared fresh seeds."""
         return [self._seed("confirmation", index) for index in range(self._config.confirmation.seeds)]
@@ -136,7 +142,15 @@ class RunFactory:
         seeds = seed_range(purpose)
         return seeds[(100 * self._config.seed + index) % len(seeds)]
 
-    def _spec(self, candidate: str, size: str, seed: int, purpose: Purpose, steps: int | None) -> RunSpec:
+    def _spec(
+        self,
+        candidate: str,
+        size: str,
+        seed: int,
+        purpose: Purpose,
+        steps: int | None,
+        learning_rate: float | None = None,
+    ) -> RunSpec:
         return self._ladder.run_spec(
             size,
             candidate=candidate,
@@ -144,6 +158,7 @@ class RunFactory:
             seed=seed,
             purpose=purpose,
             steps=steps,
+            learning_rate=learning_rate,
             vocab_size=self._corpus.vocab_size,
             corpus_hash=self._corpus.hash,
             tokenizer_hash=self._corpus.tokenizer_hash,

@@ -37,6 +37,13 @@ def tokens_set_aside(
     confirmed = sum(factory.confirmation(reference, size, seed).tokens for size in confirmation_sizes for seed in seeds)
     a_candidate = candidate_tokens(factory, reference, in_loop)
     total = a_candidate + later + (config.confirmation.shortlist + 1) * confirmed
+    if config.controls.names:
+        arms = len(config.controls.names)
+        fresh = sum(
+            config.controls.seeds * factory.search(reference, stage, 0).tokens for stage in stages if stage.in_loop
+        )
+        # Every arm's search, the tuning arm's own reference, and the best of each arm and the reference on fresh seeds.
+        total += arms * (config.iterations * a_candidate + later) + a_candidate + (arms + 2) * fresh
     limit = config.budget.training_tokens
     if limit is not None and total + a_candidate > limit:
         raise ConfigError(

@@ -127,7 +127,7 @@ FORMS: dict[str, tuple[str, int]] = {
     "cap": ('number " * tanh({v} / " number ")"', 1),
     "mix": ('"{v} + 0." digit " * " term', 2),
 }
-"""How a line may change its component: the rule, and its weight in the draw. A small model left to choose repeats one."""
+"""How a line may change its component: the rule, and its weight in the draw. A small model would repeat one."""
 
 
 def draw_request(block: str, rng: random.Random) -> Request:

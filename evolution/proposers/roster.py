@@ -78,7 +78,7 @@ class Roster:
 
     @classmethod
     def single(cls, client: Asker | None, name: str, *, uses_llm: bool = True) -> Roster:
-        """One proposer that is asked for whole blocks."""
+        """One proposer that is asked for whole blocks and has no price."""
         arm = Arm(
             name=name, style="block", uses_llm=uses_llm, grammar=False, max_tokens=4096, price=None, client=client
         )
@@ -138,6 +138,19 @@ def name_of(section: ArmSection) -> str:
 
         return f"{EMBEDDED_NAME if section.model == EMBEDDED else Path(section.model or '').stem}, run here"
     return f"{section.model} at {section.api_base or OPENAI_API_BASE}"
+
+
+def model_file(section: ArmSection) -> dict[str, str]:
+    """File name and hash of a local model, for the manifest; empty for the others and where the model is elsewhere."""
+    if section.kind != "local":
+        return {}
+    from evolution.proposers.local_model import find_model
+
+    try:
+        file = find_model(section.model or "")
+    except EndpointError:
+        return {}
+    return {"file": file.path.name, "sha256": file.sha256()}
 
 
 def check_roster(config: EvolveConfig) -> list[EndpointConfig | None]:

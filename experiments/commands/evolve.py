@@ -40,7 +40,6 @@ def evolve(
     replay: Annotated[
         Path | None, typer.Option(help="Repeat this run's folder from its ledger, asking nobody; needs another --name.")
     ] = None,
-    record: Annotated[bool, typer.Option("--record", help="Always on: every request and reply is kept.")] = True,
     start_program: Annotated[
         str | None, typer.Option(help="A program to start from: a file, or the name of a control.")
     ] = None,
@@ -73,9 +72,12 @@ def evolve(
         "controls": dict.fromkeys(("best_of_n", "random_operators", "tuning"), True) if controls else None,
         **(llm_overrides(llm, api_base, model, _given(context)) if llm else endpoint_overrides(api_base, model)),
     }
-    resolved = load_config(config, set_, overrides)
+    if replay is None:
+        resolved = load_config(config, set_, overrides)
+    else:
+        resolved = _replayed(context, replay, framework, name, workers)
     with LiveView(quiet=json_output) as view:
-        result = run_evolution(resolved, runs, arguments=sys.argv[1:], listener=view.listen)
+        result = run_evolution(resolved, runs, arguments=sys.argv[1:], listener=view.listen, replay=replay)
         view.finish(result)
     if json_output:
         print(
@@ -85,9 +87,35 @@ def evolve(
                     "n_candidates": result.n_candidates,
                     "verdicts": [dict(verdict) for verdict in result.verdicts],
                     "report": str(view.report) if view.report else None,
+                    **({"differences": view.differences} if replay is not None else {}),
                 }
             )
         )
+    if view.differences:
+        raise typer.Exit(1)
+
+
+def _replayed(context: typer.Context, replay: Path, framework: str, name: str | None, workers: int | None) -> Any:
+    """The configuration of a replay; every other setting is the replayed run's.
+
+    Raises:
+        ConfigError: a setting was given that would make it another run.
+    """
+    from evolution.config import ConfigError
+    from evolution.replay import replay_config
+
+    allowed = {"framework", "name", "workers", "runs", "replay", "json_output", "allow_unsandboxed"}
+    others = [
+        parameter
+        for parameter in context.params
+        if parameter not in allowed
+        and (source := context.get_parameter_source(parameter)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if others:
+        shown = ", ".join(f"--{other.strip('_').replace('_', '-')}" for other in others)
+        raise ConfigError(f"--replay takes every setting from its run; leave out {shown}")
+    return replay_config(replay, framework=framework, name=name, workers=workers)
 
 
 def _given(context: typer.Context) -> bool:
