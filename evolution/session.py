@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evolution.account import open_budget
+from evolution.account import open_budget, set_aside
 from evolution.config import ConfigError, EvolveConfig
 from evolution.control_arms import run_controls
 from evolution.engine import Evolution, Listener
@@ -243,6 +243,7 @@ def evolve(
         return finished
     endpoints = None if replay is not None else check_roster(config)
     corpus = load_run_corpus(config, request.ladder, listen)
+    tokens = set_aside(request, corpus)
     from evolution.ledger import Ledger
 
     with ExitStack() as stack:
@@ -259,7 +260,7 @@ def evolve(
         listen("started", {"manifest": manifest, "directory": str(directory), "resumed": resumed, "request": request})
         bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
         roster = stack.enter_context(open_roster(config, request.framework, endpoints))
-        budget = open_budget(request, ledger, bench.factory)
+        budget = open_budget(request, ledger, tokens)
         evolution = Evolution(
             config=config,
             framework=request.framework,

