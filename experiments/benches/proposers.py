@@ -46,7 +46,8 @@ def _embedded(folder: Path, iterations: int, targets: Targets) -> Iterator[Row]:
     run = folder / "embedded"
     page = (run / "report.html").read_text(encoding="utf-8") if (run / "report.html").is_file() else ""
     ended = bool(result.sentence) and "Who proposed, and what came of it" in page
-    yield targets.row("iterations of the embedded LLM, to a report with its rates", iterations, "", holds=ended)
+    part = "" if iterations >= ITERATIONS else " (a part of them)"
+    yield targets.row(f"iterations of the embedded LLM, to a report with its rates{part}", iterations, "", holds=ended)
     with Ledger.open(run / LEDGER_NAME, read_only=True) as ledger:
         proposals = [event.payload for event in ledger.proposals()]
         share = sum(_is_static_pass(payload) for payload in proposals) / len(proposals)
