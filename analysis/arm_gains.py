@@ -26,10 +26,10 @@ def arm_rows(gains: Mapping[str, Sequence[float | None]], evolved: str = "evolve
 
     Returns:
         Rows `arm`, `seeds`, `gain`, `low`, `high` (95 % t interval) and, for controls, `guidance`, `guidance_low`,
-        `guidance_high`: evolved minus control on the same seeds. What too few seeds cannot say is None.
+        `guidance_high`: evolved minus control on the same seeds. What too few seeds cannot say is None. `words` says it in words.
     """
     rows = []
-    for arm, values in gains.items():
+    for arm, values in sorted(gains.items(), key=lambda item: (item[0] != evolved, item[0])):
         mean, low, high, seeds = _interval(values)
         row: Row = {"arm": WORDS.get(arm, arm), "seeds": seeds, "gain": mean, "low": low, "high": high}
         row |= {"guidance": None, "guidance_low": None, "guidance_high": None}
@@ -37,6 +37,7 @@ def arm_rows(gains: Mapping[str, Sequence[float | None]], evolved: str = "evolve
             pairs = zip(gains[evolved], values, strict=True)
             differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
             row["guidance"], row["guidance_low"], row["guidance_high"], _ = _interval(differences)
+        row["words"] = _words(row)
         rows.append(row)
     return rows
 
@@ -55,12 +56,21 @@ def guidance_sentence(rows: Sequence[Row], least_effect: float) -> str:
     if low > 0:
         return f"Guidance helped: evolution beat the best control, {rival['arm']}, by {interval} at equal budget."
     if high < 0:
-        return (
-            f"Guidance hurt: {rival['arm']}, the best control, beat evolution at equal budget; difference {interval}."
-        )
+        return f"Guidance did not pay: {rival['arm']} beat evolution at equal budget; evolution minus it: {interval}."
     if high < least_effect:
         return f"Guidance did not help: against {rival['arm']} at equal budget it brought {interval}."
     return f"Undecided: against {rival['arm']} at equal budget guidance brought {interval}; more seeds would tell."
+
+
+def _words(row: Row) -> str:
+    """What a control says of guidance, in two words or so."""
+    if row["guidance"] is None:
+        return ""
+    if row["guidance_low"] is None:
+        return "too few seeds"
+    if row["guidance_low"] > 0:
+        return "evolution is better"
+    return "evolution is worse" if row["guidance_high"] < 0 else "undecided"
 
 
 def _interval(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None, int]:

@@ -72,10 +72,11 @@ def arms_section(view: View) -> Html:
             absent("too few") if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
             shown(row["guidance"], "+.4f", "-"),
             "-" if row["guidance_low"] is None else f"{row['guidance_low']:+.4f} to {row['guidance_high']:+.4f}",
+            esc(row["words"]),
         )
         for row in data.arms
     ]
-    head = ("arm", "fresh seeds", "gain, nats", "95 % interval", "evolved minus it", "95 % interval")
+    head = ("arm", "fresh seeds", "gain, nats", "95 % interval", "evolved minus it", "95 % interval", "in words")
     return Html(
         '<section id="arms"><h2>Did guidance help?</h2>'
         + paragraphs(
@@ -83,7 +84,7 @@ def arms_section(view: View) -> Html:
             "Every arm had the training budget of the search. The best of each ran on fresh paired seeds at the sizes "
             "of the search; gains are over the start program at the ladder's learning rates.",
         )
-        + table(head, rows, numeric=".nnnnn")
+        + table(head, rows, numeric=".nnnnn.")
         + "</section>"
     )
 

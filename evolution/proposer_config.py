@@ -49,7 +49,8 @@ class ArmSection(_Section):
     temperature: float | None = Field(None, ge=0, le=2)
     """None: 0.7, or 1.1 for a component, where variety is what a small model can offer."""
     max_tokens: int = Field(4096, ge=64)
-    timeout: float = Field(120.0, gt=0)
+    timeout: float | None = Field(None, gt=0)
+    """Seconds a request; None: 120, or 900 for a local model, whose replies must not depend on how busy the machine is."""
     weight: float = Field(1.0, gt=0)
     """Share of the proposals where proposers are chosen by weight."""
     price: PriceSection | None = None
@@ -74,6 +75,13 @@ class ArmSection(_Section):
     def style(self) -> Literal["block", "component"]:
         """What is asked for: a whole block, or one component."""
         return self.prompt or ("component" if self.kind == "local" else "block")
+
+    @property
+    def patience(self) -> float:
+        """Seconds a request may take."""
+        if self.timeout is not None:
+            return self.timeout
+        return 900.0 if self.kind == "local" else 120.0
 
     @property
     def degree(self) -> float:

@@ -198,7 +198,7 @@ def endpoint_config(section: ArmSection, api_base: str, model: str) -> EndpointC
         api_key_variable=section.api_key_variable if section.kind == "endpoint" else None,
         temperature=section.degree,
         max_tokens=COMPONENT_TOKENS if section.style == "component" else section.max_tokens,
-        timeout=section.timeout,
+        timeout=section.patience,
     )
 
 

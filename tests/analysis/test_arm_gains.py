@@ -18,13 +18,14 @@ def test_intervals_are_paired_over_seeds() -> None:
     assert best_of_n["low"] < 0.01 < best_of_n["high"]
     assert tuning["gain"] is None
     assert tuning["seeds"] == 0
+    assert [row["words"] for row in rows] == ["", "evolution is better", ""]
 
 
 @pytest.mark.parametrize(
     ("control", "word"),
     [
         ([0.0, 0.01, 0.0, 0.01], "Guidance helped"),
-        ([0.2, 0.21, 0.2, 0.22], "Guidance hurt"),
+        ([0.2, 0.21, 0.2, 0.22], "Guidance did not pay"),
         ([0.10, 0.101, 0.10, 0.099], "Guidance did not help"),
         ([0.0, 0.2, 0.05, 0.12], "Undecided"),
     ],
