@@ -26,7 +26,8 @@ def arm_rows(gains: Mapping[str, Sequence[float | None]], evolved: str = "evolve
 
     Returns:
         Rows `arm`, `seeds`, `gain`, `low`, `high` (95 % t interval) and, for controls, `guidance`, `guidance_low`,
-        `guidance_high`: evolved minus control on the same seeds. What too few seeds cannot say is None. `words` says it in words.
+        `guidance_high`: evolved minus control on the same seeds. What too few seeds cannot say is
+        None; `words` says it in words.
     """
     rows = []
     for arm, values in sorted(gains.items(), key=lambda item: (item[0] != evolved, item[0])):

@@ -50,7 +50,7 @@ class ArmSection(_Section):
     """None: 0.7, or 1.1 for a component, where variety is what a small model can offer."""
     max_tokens: int = Field(4096, ge=64)
     timeout: float | None = Field(None, gt=0)
-    """Seconds a request; None: 120, or 900 for a local model, whose replies must not depend on how busy the machine is."""
+    """Seconds a request; None: 120, or 900 for a local model, whose replies may not depend on a busy machine."""
     weight: float = Field(1.0, gt=0)
     """Share of the proposals where proposers are chosen by weight."""
     price: PriceSection | None = None
