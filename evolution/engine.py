@@ -4,9 +4,8 @@ OpenEvolve's parts do the evolving (population, islands, LLM ensemble); this loo
 them in one process and measures in killable workers. It is deterministic: a proposal
 for iteration i is made on the population as it stands after the admission of iteration
 i - `in_flight`, results are admitted in order, and neither the number of workers nor
-their timing changes a choice. Resuming is running again: what the ledger holds
-(replies, guard reports, runs) is used instead of asked for, so the loop arrives at
-exactly the state it was killed in.
+their timing changes a choice. Resuming is running again: what the ledger holds is used
+instead of asked for, so the loop arrives at exactly the state it was killed in.
 """
 
 from __future__ import annotations

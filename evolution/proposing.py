@@ -21,7 +21,7 @@ from evolution.budget import Budget, BudgetSpent
 from evolution.config import EvolveConfig
 from evolution.guidance import Guidance, draw_withheld
 from evolution.population import Sample
-from evolution.proposers.client import Answer, EndpointClient, is_final
+from evolution.proposers.client import Answer, EndpointClient, is_final, is_passing
 from evolution.proposers.price import dollars
 from evolution.proposers.roster import Arm, Roster
 from frameworks.program import Program, ProgramError
@@ -235,7 +235,7 @@ class Proposing:
         }
         self._ledger.record("reply", payload | dataclasses.asdict(answer), key=key)
         self._book(arm, prompt, answer)
-        if answer.error is not None and not is_final(answer.error) and attempt + 1 < self._config.proposer.attempts:
+        if is_passing(answer.error) and attempt + 1 < self._config.proposer.attempts:
             time.sleep(min(self._config.proposer.backoff * 2**attempt, left if left is not None else float("inf")))
         return answer
 

@@ -82,6 +82,17 @@ def differences(source: Ledger, replayed: Ledger) -> list[str]:
     return found
 
 
+def differences_of_files(source: Path, replayed: Path) -> list[str]:
+    """`differences` of a run's folder and a ledger file that are on disk."""
+    from evolution.ledger import Ledger
+
+    with (
+        Ledger.open(source_ledger(source), read_only=True) as first,
+        Ledger.open(replayed, read_only=True) as second,
+    ):
+        return differences(first, second)
+
+
 def _manifest(ledger: Ledger, run: Path) -> Mapping[str, Any]:
     started = ledger.events("run_started", limit=1)
     if not started or "config" not in started[0].payload:

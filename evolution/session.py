@@ -24,7 +24,7 @@ from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
 from evolution.proposers.roster import check_roster, model_file, name_of, open_roster, sections_of
-from evolution.replay import check_corpus, differences, source_ledger
+from evolution.replay import check_corpus, differences, differences_of_files, source_ledger
 from evolution.result import Result
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
 from frameworks.registry import Framework, framework
@@ -240,6 +240,8 @@ def evolve(
     finished = _finished(request, directory) if ledger_path.exists() else None
     if finished is not None:
         listen("finished_before", {"name": request.name, "directory": str(directory)})
+        if replay is not None:
+            listen("replayed", {"run": str(replay), "differences": differences_of_files(replay, ledger_path)})
         return finished
     endpoints = None if replay is not None else check_roster(config)
     corpus = load_run_corpus(config, request.ladder, listen)
@@ -322,11 +324,15 @@ def manifest_of(request: Request, corpus: Corpus, arguments: list[str] | None, k
 _FREE = ("workers", "limits", "name")
 
 
+def _without_free(section: Mapping[str, Any]) -> dict[str, Any]:
+    free = ("timeout", "api_key_file", "api_key_variable", "backoff")
+    return {key: value for key, value in section.items() if key not in free}
+
+
 def _identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in manifest["config"].items() if key not in _FREE}
-    kept["proposer"] = {
-        key: value for key, value in kept["proposer"].items() if key not in ("timeout", "api_key_file", "backoff")
-    }
+    kept["proposer"] = _without_free(kept["proposer"])
+    kept["proposers"] = [_without_free(section) for section in kept.get("proposers") or ()]
     flat: dict[str, Any] = {}
     _flatten(kept, "", flat)
     if "corpus" in manifest:

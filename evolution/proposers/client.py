@@ -51,6 +51,14 @@ def is_final(error: str | None) -> bool:
     return error is not None and error.partition(":")[0] in _FINAL
 
 
+_PASSING = ("RateLimitError", "InternalServerError", "ConflictError", "APIConnectionError", "APITimeoutError")
+
+
+def is_passing(error: str | None) -> bool:
+    """Whether waiting may help: a busy or unreachable endpoint, not a reply that is merely useless."""
+    return error is not None and error.partition(":")[0] in (*_PASSING, "TimeoutError")
+
+
 def is_unbilled(error: str | None) -> bool:
     """Whether the endpoint stated that it did no work: an error status, or no connection."""
     return error is not None and error.partition(":")[0] in _REFUSED

@@ -18,6 +18,7 @@ from evolution.proposer_config import EMBEDDED, ArmSection, ChoiceSection, Price
 from evolution.proposers.bandit import Bandit
 from evolution.proposers.client import Asker, EndpointClient
 from evolution.proposers.endpoint import EndpointConfig, EndpointError, check_endpoint
+from evolution.proposers.operators.slots import SLOTS
 from evolution.proposers.price import OPENAI_API_BASE, price_of
 
 if TYPE_CHECKING:
@@ -166,6 +167,12 @@ def check_roster(config: EvolveConfig) -> list[EndpointConfig | None]:
     names = [name_of(section) for section in sections]
     if len(set(names)) != len(names):
         raise EndpointError(f"two proposers are called the same ({', '.join(names)}); give each a 'name'")
+    for section, name in zip(sections, names, strict=True):
+        if section.style == "component" and config.framework not in SLOTS:
+            raise EndpointError(
+                f"{name} is asked for components, and {config.framework} has none; they exist for {', '.join(SLOTS)}. "
+                "Ask for the whole block: prompt: block"
+            )
     if config.budget.dollars is not None:
         for section, name in zip(sections, names, strict=True):
             if price_of(section) is None:

@@ -70,6 +70,7 @@ def evolve(
         "workers": workers,
         "limits.allow_unsandboxed": allow_unsandboxed or None,
         "controls": dict.fromkeys(("best_of_n", "random_operators", "tuning"), True) if controls else None,
+        **({"proposers": []} if _given(context) else {}),
         **(llm_overrides(llm, api_base, model, _given(context)) if llm else endpoint_overrides(api_base, model)),
     }
     if replay is None:
