@@ -48,8 +48,7 @@ class Evolution:
         framework: what evolves.
         stages: where candidates are measured in the search.
         confirmation_sizes: where the shortlist is confirmed.
-        factory, ledger, measurement, guarding: the run's parts.
-        roster: the proposers.
+        factory, ledger, measurement, guarding, roster: the run's parts; the roster holds the proposers.
         budget: what may be spent; None: no limit.
         source: ledger of the run that is replayed; None: proposers are asked.
         listener: called with (event, payload) as things happen.
@@ -133,8 +132,7 @@ class Evolution:
             measurement=self._measurement,
             factory=self._factory,
         )
-        promoted = [verdict for verdict in verdicts if verdict.decision == "promoted"]
-        best = promoted[0] if promoted else verdicts[0]
+        best = next((verdict for verdict in verdicts if verdict.decision == "promoted"), verdicts[0])
         return Result(
             verdicts=tuple(v.to_json() for v in verdicts), n_candidates=self._n_measured(), sentence=best.sentence
         )
