@@ -253,6 +253,7 @@ def evolve(
         if replay is not None:
             source = stack.enter_context(Ledger.open(source_ledger(replay), read_only=True))
             check_corpus(source, corpus.hash, replay)
+        roster = stack.enter_context(open_roster(config, request.framework, endpoints))
         directory.mkdir(parents=True, exist_ok=True)
         ledger = stack.enter_context(Ledger.open(ledger_path, create=True))
         manifest = manifest_of(request, corpus, arguments)
@@ -261,7 +262,6 @@ def evolve(
         write_json(directory / "manifest.json", manifest)
         listen("started", {"manifest": manifest, "directory": str(directory), "resumed": resumed, "request": request})
         bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
-        roster = stack.enter_context(open_roster(config, request.framework, endpoints))
         budget = open_budget(request, ledger, tokens)
         evolution = Evolution(
             config=config,

@@ -7,6 +7,7 @@ comes back, so that an endpoint that repeats it cannot bring it into a record.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -77,6 +78,8 @@ class EndpointClient:
     def __init__(self, endpoint: EndpointConfig) -> None:
         self._endpoint = endpoint
         self._key = endpoint.read_key()
+        # OpenEvolve logs what an endpoint said, which may repeat the key; the ledger has it without.
+        logging.getLogger("openevolve.llm.openai").setLevel(logging.CRITICAL + 1)
         self._extra: dict[str, Any] = {}
         self._ensemble = self._connect()
 

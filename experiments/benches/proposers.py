@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import tempfile
@@ -81,8 +80,6 @@ def _misbehaving(folder: Path, faults: tuple[EndpointFault, ...], targets: Targe
     script = [fault for fault in (leak_key(PLANTED_KEY), *faults) for _ in range(ATTEMPTS)]
     before = os.environ.get("OPENAI_API_KEY")
     os.environ["OPENAI_API_KEY"] = PLANTED_KEY
-    level = logging.getLogger("openevolve").level
-    logging.getLogger("openevolve").setLevel(logging.CRITICAL + 1)
     try:
         with FaultyEndpoint(script) as endpoint:
             config = toy_config(
@@ -95,7 +92,6 @@ def _misbehaving(folder: Path, faults: tuple[EndpointFault, ...], targets: Targe
             result = evolve(config, folder)
             requests = endpoint.n_requests
     finally:
-        logging.getLogger("openevolve").setLevel(level)
         if before is None:
             del os.environ["OPENAI_API_KEY"]
         else:
