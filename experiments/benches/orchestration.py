@@ -44,7 +44,8 @@ def measure(options: Options, targets: Targets) -> Iterator[Row]:
     yield targets.row(f"an iteration at iteration {EARLY}", early_ms, "ms CPU")
     yield targets.row("an iteration at the last against that", late_ms / early_ms, "times")
     yield targets.row("the last iteration" if late >= LATE else "the last iteration of a small part", late, "")
-    yield targets.row("an iteration of plain OpenEvolve, with its workers", 1e3 * plain, "ms CPU")
+    plain_ms = None if plain is None else 1e3 * plain
+    yield targets.row("an iteration of plain OpenEvolve, with its workers", plain_ms, "ms CPU")
 
 
 class _Replies:
@@ -143,13 +144,16 @@ _COMPLETED: dict[str, Any] = {
 }
 
 
-def _plain(folder: Path, iterations: int) -> float:
-    """CPU seconds an iteration of OpenEvolve's own controller, children included, start-up taken off."""
-    start = _plain_run(folder / "start", 1)
-    return max(0.0, _plain_run(folder / "plain", 1 + iterations) - start) / iterations
+def _plain(folder: Path, iterations: int) -> float | None:
+    """CPU seconds an iteration of OpenEvolve's own controller, children included, start-up taken off.
+
+    None where it did not keep a program an iteration, and so did not do the work.
+    """
+    start, whole = _plain_run(folder / "start", 1), _plain_run(folder / "plain", 1 + iterations)
+    return None if start is None or whole is None else max(0.0, whole - start) / iterations
 
 
-def _plain_run(folder: Path, iterations: int) -> float:
+def _plain_run(folder: Path, iterations: int) -> float | None:
     import asyncio
     import os
 
@@ -175,6 +179,8 @@ def _plain_run(folder: Path, iterations: int) -> float:
     finally:
         logging.disable(logging.NOTSET)
     ended = os.times()
+    if len(controller.database.programs) < 1 + iterations:
+        return None
     return sum(ended[:4]) - sum(began[:4])
 
 
