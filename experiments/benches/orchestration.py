@@ -1,8 +1,8 @@
 """Orchestration: what an iteration costs beside training, guarding in a worker, and the LLM, against plain OpenEvolve.
 
 Both sides evolve the same start program with the same replies. Ours writes every step to a real ledger; runs complete
-at once and the dynamic guards, which bench `sandbox` has, are left out. The stand-ins for LLM and training take
-microseconds and are counted.
+at once and the dynamic guards, which bench `sandbox` has, are left out. The stand-ins for LLM and training are counted:
+microseconds in our loop, an HTTP request to a loopback server in OpenEvolve's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.benches.faulty_endpoint import MODEL, FaultyEndpoint
 from experiments.benches.row import Row, Targets
 from experiments.benches.toy_evolution import FRAMEWORK, toy_config, toy_corpus
 
@@ -163,6 +164,7 @@ def _plain_run(folder: Path, iterations: int) -> float | None:
     from frameworks.registry import framework
 
     folder.mkdir()
+    replies = _Replies()
     program, evaluator = folder / "program.py", folder / "evaluator.py"
     program.write_text(framework(FRAMEWORK).pristine, encoding="utf-8")
     evaluator.write_text("def evaluate(path):\n    return {'combined_score': 1.0}\n", encoding="utf-8")
@@ -172,36 +174,15 @@ def _plain_run(folder: Path, iterations: int) -> float | None:
         config = Config(max_iterations=iterations, diff_based_evolution=False, checkpoint_interval=10**6)
         config.evaluator.cascade_evaluation = False
         config.evaluator.parallel_evaluations = 1
-        config.llm.models = [LLMModelConfig(name="stand-in", init_client=stand_in)]
-        config.llm.evaluator_models = config.llm.models
-        controller = OpenEvolve(str(program), str(evaluator), config=config, output_dir=str(folder / "out"))
-        asyncio.run(controller.run(iterations))
+        with FaultyEndpoint([replies.reply() for _ in range(2 * iterations)]) as endpoint:
+            served = {"api_base": endpoint.base_url, "api_key": "none", "timeout": 60, "retries": 0, "retry_delay": 0}
+            config.llm.models = [LLMModelConfig(name=MODEL, temperature=0.7, max_tokens=4096, **served)]
+            config.llm.evaluator_models = config.llm.models
+            controller = OpenEvolve(str(program), str(evaluator), config=config, output_dir=str(folder / "out"))
+            asyncio.run(controller.run(iterations))
     finally:
         logging.disable(logging.NOTSET)
     ended = os.times()
     if len(controller.database.programs) < 1 + iterations:
         return None
     return sum(ended[:4]) - sum(began[:4])
-
-
-class StandIn:
-    """OpenEvolve's model interface around `_Replies`; at the module's level, because it crosses a process border."""
-
-    model = "stand-in"
-    last_usage = None
-
-    def __init__(self) -> None:
-        self._replies = _Replies()
-
-    async def generate_with_context(self, system_message: str, messages: Any, **options: Any) -> str:
-        """The next reply, in a whole file."""
-        return self._replies.reply()
-
-    async def generate(self, prompt: str, **options: Any) -> str:
-        """The next reply."""
-        return self._replies.reply()
-
-
-def stand_in(config: Any) -> StandIn:
-    """The stand-in for OpenEvolve's model."""
-    return StandIn()
