@@ -187,7 +187,7 @@ def component_block(reply: str | None, framework: Framework, parent: str) -> str
         editor = BlockEditor(parent, SLOTS[framework.name])
         if replaced is not None:
             remove_edit(editor, replaced)
-        numbers = [int(n) for n in re.findall(rf"\b{MARK}_(?:gain_|distance_|[a-z]+_)(\d+)\b", editor.code)]
+        numbers = [int(n) for n in re.findall(rf"\b{MARK}_(?:gain_|distance_|[a-z]+_)(\d+)\b", parent)]
         number = max(numbers, default=0) + 1
         code, used = _translate(expression, component, number)
         before = _DISTANCE.format(name=f"{MARK}_distance_{number}") if "distance" in used else ""
