@@ -107,36 +107,36 @@ class _Rewriter(ast.NodeTransformer):
             return within
         return within if _is_none_test(node) else self._wrapped(within, _CONDITION, loop=loop)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         if self._first < node.lineno <= self._last:
             node.body = [self.visit(row) for row in node.body]
         return node
 
-    def visit_If(self, node: ast.If) -> ast.AST:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST:
         node.test = _flag(node.test) or self._condition(node.test)
         node.body = [self.visit(row) for row in node.body]
         node.orelse = [self.visit(row) for row in node.orelse]
         return node
 
-    def visit_While(self, node: ast.While) -> ast.AST:  # noqa: N802
+    def visit_While(self, node: ast.While) -> ast.AST:
         node.test = self._condition(node.test, loop=True)
         node.body = [self.visit(row) for row in node.body]
         return node
 
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:  # noqa: N802
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         node.test = _flag(node.test) or self._condition(node.test)
         node.body, node.orelse = self.visit(node.body), self.visit(node.orelse)
         return node
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         return node if _is_none_test(node) else self._wrapped(node, _VALUE)
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:  # noqa: N802
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         self.generic_visit(node)
         return self._wrapped(node, _VALUE) if isinstance(node.op, ast.Not) else node
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         is_super = isinstance(node.func, ast.Name) and node.func.id == "super"
         return node if is_super else self._wrapped(node, _VALUE)

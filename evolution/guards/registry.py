@@ -64,6 +64,7 @@ GUARDS: tuple[Guard, ...] = (
     _guard("dynamic", "jacobian", "the Jacobian is lower triangular"),
     _guard("dynamic", "branches", "nothing leaks behind a condition that ordinary calls do not meet"),
     _guard("dynamic", "model_causality", "no feature of the whole model depends on a later token"),
+    _guard("dynamic", "fingerprint", "refuses nothing; notes what the candidate does, to know its copies"),
 )
 
 

@@ -25,7 +25,7 @@ from frameworks.program import split_source
 
 NAME = "sweeps"
 _NUDGES = (1e-4, 1e-3, 1e-2, 5e-2)
-_LOWEST, _HIGHEST, _MAGNITUDES = 0.2, 60.0, 14
+_LOWEST, _HIGHEST, _MAGNITUDES = 0.25, 40.0, 16  # a factor of 1.37 from one to the next
 _CONSECUTIVE = 16
 
 
@@ -48,35 +48,37 @@ def check(subject: Subject) -> GuardReport:
 
 def _over_weights(subject: Subject) -> Iterator[tuple[str, Leak | None]]:
     layer = subject.double_layer(subject.smallest)
-    parameters = [parameter for parameter in mixer(layer).parameters()]
+    parameters = list(mixer(layer).parameters())
     if not parameters:
         return
     start = [parameter.detach().clone() for parameter in parameters]
     strata = len(_NUDGES) + 2 * _MAGNITUDES
     generator = subject.generator("weight sweep")
     orders = [torch.randperm(strata, generator=generator).tolist() for _ in parameters]
+    offset = float(torch.rand((), generator=generator))
     length = 11 + subject.probe_seed % 5
     for draw in range(strata):
         with torch.no_grad():
             for parameter, origin, order in zip(parameters, start, orders, strict=True):
-                parameter.copy_(stratum_of(origin, order[draw], generator))
+                parameter.copy_(moved_to_stratum(origin, order[draw], offset, generator))
         layer.train(draw % 2 == 0)
         yield f"weights of draw {draw}", _probe(subject, layer, length, 3, generator)
 
 
-def stratum_of(start: Tensor, stratum: int, generator: torch.Generator) -> Tensor:
+def moved_to_stratum(start: Tensor, stratum: int, offset: float, generator: torch.Generator) -> Tensor:
     """A tensor moved from where it started: by a hair in the first strata, to a magnitude and sign in the others.
 
     Args:
         start: the tensor as it was built, any shape.
-        stratum: 0 to 31; even ones of the magnitudes give all entries one sign, odd ones each its own.
-        generator: of the noise, the magnitude within its stratum, and the signs.
+        stratum: which of the 4 nudges, or of the 16 magnitudes of either sign.
+        offset: where within its stratum the magnitude lies, 0 to 1; the same for all, so that none lie far apart.
+        generator: of the noise, and of whether all entries have one sign or each its own.
     """
     noise = torch.randn(start.shape, generator=generator, dtype=torch.float64).to(start)
     if stratum < len(_NUDGES):
         return start + _NUDGES[stratum] * noise
     level, negative = divmod(stratum - len(_NUDGES), 2)
-    at = (level + float(torch.rand((), generator=generator))) / _MAGNITUDES
+    at = (level + offset) / _MAGNITUDES
     scale = _LOWEST * (_HIGHEST / _LOWEST) ** at
     if start.ndim > 1 and min(start.shape) > 1:
         scale /= float(start.shape[-1]) ** 0.5

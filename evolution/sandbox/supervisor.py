@@ -46,7 +46,8 @@ WARM_MODULES = (
     "training.worker",
     "evolution.guards.worker",
     *(f"evolution.guards.{name}" for name in ("build", "parity", "forward", "cost", "state", "batch", "causality")),
-    *(f"evolution.guards.{name}" for name in ("jacobian", "model_causality", "precision")),
+    *(f"evolution.guards.{name}" for name in ("jacobian", "model_causality", "precision", "sweeps", "branches")),
+    "evolution.guards.fingerprint",
 )
 """What the warm parent imports before it forks; one that cannot be imported is left out."""
 
