@@ -368,6 +368,8 @@ def _result(head: dict[str, Any], raw: bytes, limits: Limits) -> WorkerResult:
         return Killed(-code, **spent)
     if head["too_large"]:
         return Raised("InvalidResult", "The worker's answer is larger than allowed.", **spent)
+    if head["forged"] and code == 0:
+        return Raised("InvalidResult", "The answer was written by the target and not by the harness.", **spent)
     if raw and not raw.startswith(SETTLED):
         return Raised("SandboxError", f"The worker could not be set up: {raw[:500].decode(errors='replace')}", **spent)
     if code != 0 or len(raw) <= len(SETTLED):
