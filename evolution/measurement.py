@@ -9,6 +9,7 @@ outcome here; nothing a worker does raises.
 from __future__ import annotations
 
 import shutil
+import signal
 import statistics
 import threading
 from collections import defaultdict
@@ -107,18 +108,9 @@ class Measurement:
         if self._closing:
             raise CancelledError
         scratch = self._scratch(spec)
-        result = self._sandbox.call(
-            MEASURE_TARGET,
-            {
-                "spec": spec.model_dump(mode="json"),
-                "source": source,
-                "corpus_dir": str(self._corpus.directory),
-                "checkpoint_dir": None if scratch is None else str(scratch),
-            },
-            limits=self._worker_limits(spec),
-            readable=[self._corpus.directory],
-            scratch=scratch,
-        )
+        result = self._call(spec, source, scratch)
+        if _was_killed_from_outside(result) and not self._closing:
+            result = self._call(spec, source, scratch)
         self._refuse_our_own_fault(result, spec)
         outcome = outcome_of(result)
         if self._closing and outcome.status != "completed":
@@ -130,6 +122,20 @@ class Measurement:
         if self._on_outcome is not None:
             self._on_outcome(spec, outcome, False)
         return outcome
+
+    def _call(self, spec: RunSpec, source: str | None, scratch: Path | None) -> WorkerResult:
+        return self._sandbox.call(
+            MEASURE_TARGET,
+            {
+                "spec": spec.model_dump(mode="json"),
+                "source": source,
+                "corpus_dir": str(self._corpus.directory),
+                "checkpoint_dir": None if scratch is None else str(scratch),
+            },
+            limits=self._worker_limits(spec),
+            readable=[self._corpus.directory],
+            scratch=scratch,
+        )
 
     def _refuse_our_own_fault(self, result: WorkerResult, spec: RunSpec) -> None:
         """Raise where the harness failed and not the candidate, so that it is not held against the candidate.
@@ -178,6 +184,17 @@ class Measurement:
                 # Until the reference has run there is nothing to compare with: a day.
                 seconds = max(60.0, 20.0 * statistics.median(known)) if known else 86_400.0
         return Limits(seconds=seconds, memory_bytes=int(self._limits.memory_gb * GIBIBYTE))
+
+
+def _was_killed_from_outside(result: WorkerResult) -> bool:
+    """Died of SIGKILL, and no limit of the sandbox was the reason: the kernel's or a person's doing, or its own.
+
+    Such a run is measured once more, for most likely the candidate is innocent; if it dies again, it is not.
+    """
+    from evolution.sandbox import Killed
+    from evolution.sandbox.supervisor import KEEPER_KILLED
+
+    return isinstance(result, Killed) and result.signal == signal.SIGKILL and result.reason in ("", KEEPER_KILLED)
 
 
 def outcome_of(result: WorkerResult) -> Outcome:

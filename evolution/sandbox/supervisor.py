@@ -51,6 +51,9 @@ WARM_MODULES = (
 )
 """What the warm parent imports before it forks; one that cannot be imported is left out."""
 
+KEEPER_KILLED = "the process that kept the worker was killed"
+"""Reason of a worker's end when its keeper died without a report; no worker can bring that about."""
+
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _NOT_TO_GIVE = frozenset({"/", "/dev", "/etc", "/proc", "/run", "/sys", "/tmp", "/var"})
 _START_SECONDS = 180.0
@@ -213,7 +216,7 @@ class Sandbox:
                 return _result(*answer, limits)
             if not zygote.is_dead():  # only this call's keeper died
                 break
-        reason = "cancelled" if self._is_cancelled(number) else "the process that kept the worker was killed"
+        reason = "cancelled" if self._is_cancelled(number) else KEEPER_KILLED
         return Killed(int(signal.SIGKILL), reason, seconds=time.monotonic() - started)
 
     def _is_cancelled(self, number: int) -> bool:
