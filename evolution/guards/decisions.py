@@ -23,6 +23,7 @@ from frameworks.program import load_module, split_source
 
 _HOOK = "_evoscale_decide"
 _CONDITION, _VALUE = "condition", "value"
+_MOST_TURNS = 300  # so that a loop that a forced decision would keep going ends
 
 
 class Decisions:
@@ -40,7 +41,7 @@ class Decisions:
         self.length = 0
         self._loops: set[int] = set()
         self._forced: tuple[int, bool] | None = None
-        self._turned = False
+        self._turns = 0
 
     def add(self, node: ast.AST, first_line: int, *, loop: bool) -> int:
         """Number one more decision."""
@@ -52,8 +53,8 @@ class Decisions:
 
     @contextmanager
     def forced(self, number: int, value: bool) -> Iterator[None]:
-        """Within the block decision `number` always comes to `value`; that of a loop once, so that it ends."""
-        self._forced, self._turned = (number, value), False
+        """Within the block decision `number` comes to `value`; one in a loop's condition once, so that it ends."""
+        self._forced, self._turns = (number, value), 0
         try:
             yield
         finally:
@@ -65,9 +66,10 @@ class Decisions:
         if truth is None:
             return value
         self.seen[number] |= truth
-        if self._forced is None or self._forced[0] != number or (number in self._loops and self._turned):
+        most = 1 if number in self._loops else _MOST_TURNS
+        if self._forced is None or self._forced[0] != number or self._turns >= most:
             return value
-        self._turned = True
+        self._turns += 1
         wanted = self._forced[1]
         return torch.full_like(value, wanted) if isinstance(value, Tensor) and form == _VALUE else wanted
 
@@ -90,9 +92,10 @@ class _Rewriter(ast.NodeTransformer):
     def __init__(self, decisions: Decisions, first_line: int, last_line: int) -> None:
         self._decisions = decisions
         self._first, self._last = first_line, last_line
+        self._in_loop_test = False
 
-    def _wrapped(self, node: ast.expr, form: str, *, loop: bool = False) -> ast.expr:
-        number = self._decisions.add(node, self._first, loop=loop)
+    def _wrapped(self, node: ast.expr, form: str) -> ast.expr:
+        number = self._decisions.add(node, self._first, loop=self._in_loop_test)
         call = ast.Call(
             func=ast.Name(id=_HOOK, ctx=ast.Load()),
             args=[ast.Constant(value=number), ast.Constant(value=form), node],
@@ -100,12 +103,11 @@ class _Rewriter(ast.NodeTransformer):
         )
         return ast.fix_missing_locations(ast.copy_location(call, node))
 
-    def _condition(self, node: ast.expr, *, loop: bool = False) -> ast.expr:
-        """A condition: a plain name is a flag or a number; a comparison is wrapped for itself."""
+    def _condition(self, node: ast.expr) -> ast.expr:
+        """A condition; a comparison is wrapped for itself."""
+        compared = isinstance(node, ast.Compare)
         within: ast.expr = self.visit(node)
-        if isinstance(node, ast.Compare) and not loop:
-            return within
-        return within if _is_none_test(node) else self._wrapped(within, _CONDITION, loop=loop)
+        return within if compared else self._wrapped(within, _CONDITION)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         if self._first < node.lineno <= self._last:
@@ -119,7 +121,9 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def visit_While(self, node: ast.While) -> ast.AST:
-        node.test = self._condition(node.test, loop=True)
+        self._in_loop_test = True
+        node.test = self._condition(node.test)
+        self._in_loop_test = False
         node.body = [self.visit(row) for row in node.body]
         return node
 
