@@ -39,7 +39,7 @@ def test_a_forced_decision_goes_the_other_way_and_back_again() -> None:
     layer = subject("return v").with_module(module).layer(SIZE)
     x = torch.zeros(1, 4, 16)
     plain = layer(x)
-    (number,) = [number for number, seen in decisions.seen.items() if seen == {False} and decisions.lines[number] == 15]
+    (number,) = [number for number, seen in decisions.seen.items() if seen == {False} and decisions.lines[number] == 16]
     with decisions.forced(number, True):
         assert not torch.equal(layer(x), plain)
     assert torch.equal(layer(x), plain)
@@ -71,7 +71,7 @@ def test_the_search_finds_the_case_and_names_the_line() -> None:
     report = branches.check(subject("y = self.attend(q, k, v)\nreturn y + v.roll(-1, 2) if q.shape[2] == 29 else y"))
     assert not report.passed
     assert report.evidence["length"] == 29
-    assert report.evidence["line"] == 16
+    assert report.evidence["line"] == 17
     assert not report.evidence["forced"]
 
 

@@ -13,8 +13,10 @@ SIZES = [
     ProbedSize(d_model=16, n_heads=2, n_layers=1, vocab_size=32, seq_len=16, batch_size=2),
     ProbedSize(d_model=24, n_heads=3, n_layers=1, vocab_size=32, seq_len=16, batch_size=2),
 ]
-FORWARD = "return self.attend(q, k, v * torch.sigmoid(self.a)) + self.b(v)"
-INIT = "self.a = nn.Parameter(torch.zeros(head_dim))\nself.b = nn.Linear(head_dim, head_dim, bias=False)"
+FORWARD = "return self.attend(q, k, v * torch.sigmoid(self.gain)) + self.line(v)"
+INIT = "self.gain = nn.Parameter(torch.zeros(head_dim))\nself.line = nn.Linear(head_dim, head_dim, bias=False)"
+
+RENAMED = [text.replace("self.gain", "self.weight").replace("self.line", "self.extra") for text in (FORWARD, INIT)]
 
 
 def taken(forward: str, init: str = "pass", seed: int = 1) -> str:
@@ -28,11 +30,10 @@ def taken(forward: str, init: str = "pass", seed: int = 1) -> str:
 @pytest.mark.parametrize(
     ("forward", "init"),
     [
-        (FORWARD.replace("self.a", "self.gate").replace("self.b", "self.extra"), INIT.replace("self.a", "self.gate")
-         .replace("self.b", "self.extra")),
-        ("y = self.b(v)\nreturn y + self.attend(q, k, torch.sigmoid(self.a) * v)", INIT),
+        (RENAMED[0], RENAMED[1]),
+        ("y = self.line(v)\nreturn y + self.attend(q, k, torch.sigmoid(self.gain) * v)", INIT),
         (FORWARD, "\n".join(reversed(INIT.split("\n")))),
-        (FORWARD.replace("torch.sigmoid(self.a)", "(1 / (1 + torch.exp(-self.a)))"), INIT),
+        (FORWARD.replace("torch.sigmoid(self.gain)", "(1 / (1 + torch.exp(-self.gain)))"), INIT),
         ("unused = 3\nif unused > 2:\n    " + FORWARD + "\nreturn v", INIT),
     ],
     ids=["renamed", "reordered sum", "parameters made in another order", "rewritten sigmoid", "idle code"],
@@ -46,10 +47,10 @@ def test_a_copy_has_the_same(forward: str, init: str) -> None:
     [
         (FORWARD.replace("sigmoid", "tanh"), INIT),
         (FORWARD, INIT.replace("torch.zeros", "torch.ones")),
-        (FORWARD.replace("self.b(v)", "self.b(v).detach() + 0 * self.b(v)"), INIT),
+        (FORWARD.replace("self.line(v)", "self.line(v).detach() + 0 * self.line(v)"), INIT),
         (FORWARD.replace("(q, k,", "(q, k.detach(),"), INIT),
-        (FORWARD, INIT + "\nnn.init.zeros_(self.b.weight)"),
-        ("return self.attend(q, k, v * torch.sigmoid(self.a.exp() - 1)) + self.b(v)", INIT),
+        (FORWARD, INIT + "\nnn.init.zeros_(self.line.weight)"),
+        ("return self.attend(q, k, v * torch.sigmoid(self.gain.exp() - 1)) + self.line(v)", INIT),
         (FORWARD + " * (2 if self.n_heads == 3 else 1)", INIT),
         (FORWARD + " * (1 if self.training else 2)", INIT),
     ],
