@@ -96,7 +96,7 @@ def _behaviour(layer: nn.Module, size: ProbedSize, length: int, device: torch.de
     layer.zero_grad(set_to_none=True)
     y: Tensor = layer(x)
     weights = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
-    (y * weights).sum().backward()
+    (y * weights).sum().backward()  # type: ignore[no-untyped-call]
     gradients = [torch.zeros(()) if row.grad is None else row.grad for row in mixer(layer).parameters()]
     given = torch.zeros_like(x) if x.grad is None else x.grad
     return [
