@@ -192,7 +192,7 @@ def _was_killed_from_outside(result: WorkerResult) -> bool:
     Such a run is measured once more, for most likely the candidate is innocent; if it dies again, it is not.
     """
     from evolution.sandbox import Killed
-    from evolution.sandbox.supervisor import KEEPER_KILLED
+    from evolution.sandbox.result import KEEPER_KILLED
 
     return isinstance(result, Killed) and result.signal == signal.SIGKILL and result.reason in ("", KEEPER_KILLED)
 

@@ -83,7 +83,8 @@ def moved_to_stratum(start: Tensor, stratum: int, offset: float, generator: torc
     if start.ndim > 1 and min(start.shape) > 1:
         scale /= float(start.shape[-1]) ** 0.5
     sign = noise.sign() if float(torch.rand((), generator=generator)) < 0.5 else (-1.0 if negative else 1.0)
-    return scale * sign * (1.0 + 0.05 * noise.abs())
+    moved: Tensor = scale * sign * (1.0 + 0.05 * noise.abs())
+    return moved
 
 
 def _over_lengths(subject: Subject) -> Iterator[tuple[str, Leak | None]]:

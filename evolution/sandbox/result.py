@@ -12,6 +12,9 @@ import signal as signals
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+KEEPER_KILLED = "the process that kept the worker was killed"
+"""Reason of a worker's end when its keeper died without a report; no worker can bring that about."""
+
 
 @dataclass(frozen=True)
 class _Ending:
