@@ -29,7 +29,8 @@ _SHORT = 23  # a prime that is no width, head count or batch size of a probe
 _MOST_DECISIONS = 24
 _MOST_REACHED = 3
 _HEADS = ((1, 16), (2, 8), (2, 24), (3, 16), (4, 32), (6, 16), (8, 8), (8, 16), (12, 8), (16, 8), (1, 64), (2, 128))
-_FAILURES = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AttributeError, KeyError, AssertionError)
+# What a block may raise at a length or size it does not take.
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AttributeError, KeyError, AssertionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ class _Probe:
             moved = max(
                 worst(later[:, :half] - base[:, :half]), worst(last[:, :-1] - base[:, :-1]), worst(rows[:1] - base[:1])
             )
-        except _FAILURES:
+        except FAILURES:
             return 0.0
         scale = worst(base)
         if scale == float("inf"):

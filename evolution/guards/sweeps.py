@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from evolution.guards.branches import named_lengths
+from evolution.guards.branches import FAILURES, named_lengths
 from evolution.guards.inputs import sequence_inputs
 from evolution.guards.prefix import Leak, change_suffix, prefix_leak
 from evolution.guards.report import GuardReport
@@ -107,8 +107,8 @@ def _probe(subject: Subject, layer: nn.Module, length: int, batch: int, generato
     run = _runner(layer)
     try:
         return prefix_leak(run, x, change_suffix(x, other, cuts), cuts, FLOAT64, generator, [*layer.parameters()])
-    except RuntimeError:
-        return None  # a singular matrix at unusual weights; at ordinary ones the causality guard raises it
+    except FAILURES:
+        return None  # longer than it takes, or singular at unusual weights; the causality guard raises the ordinary
 
 
 def _runner(layer: nn.Module) -> Callable[[Tensor], Tensor]:

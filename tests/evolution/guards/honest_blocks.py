@@ -279,6 +279,19 @@ _honest(
     "if q.shape[2] > 4096:\n    raise ValueError(f'{q.shape[2]} tokens')\nreturn self.attend(q, k, v)",
 )
 _honest(
+    "a bias for at most 200 distances",
+    """
+    length = q.shape[2]
+    if length > 200:
+        raise ValueError(f"{length} tokens; at most 200 are allowed")
+    places = torch.arange(length, device=q.device)
+    far = (places[:, None] - places[None]).clamp(min=0)
+    s = q @ k.mT * self.head_dim**-0.5 + self.bias.to(q.dtype)[far] * 0.1
+    return torch.softmax(s.masked_fill(~self.mask(q), float("-inf")), -1) @ v
+    """,
+    "self.register_buffer('bias', torch.linspace(0, -5, 200))",
+)
+_honest(
     "convolution with a masked kernel",
     """
     taps = self.taps * (torch.arange(5, device=v.device) <= 2).to(v.dtype)
