@@ -176,13 +176,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _device(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, str]:
-    import torch
+    from training.precision import choose_device, choose_precision
 
-    from training.precision import choose_precision
-
-    device_kind = options.device
-    if device_kind == "auto":
-        device_kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device_kind = choose_device(options.device)
     precision = options.precision
     if precision == "auto":
         precision, reason = choose_precision(device_kind)

@@ -34,11 +34,11 @@ from training.fused_loss import fused_linear_cross_entropy
 from training.learning_rate import learning_rate
 from training.optimizer import FlatAdamW
 from training.outcome import Completed, Diverged, Outcome
+from training.run_files import HISTORY
 from training.run_spec import RunSpec
 
 CHECK_EVERY = 20
 """Steps between two looks at the losses."""
-HISTORY = "history.json"
 
 
 class Interrupted(Exception):  # noqa: N818  (a request that was met, not an error)
