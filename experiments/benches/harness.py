@@ -7,6 +7,7 @@ over rounds of the step's rate over that round's peak, so that a machine that ot
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -42,26 +43,35 @@ _QUICK = Setting(vocab_size=512, batch_size=2, n_layers=1, d_model=32, n_heads=2
 
 def measure(options: Options, targets: Targets) -> Iterator[Row]:
     """Race the trainers, then measure the loss's memory, the processes and the workers; see the module."""
-    from experiments.benches.loss_memory import memory_share
-    from experiments.benches.training_processes import demo_speed_up, two_processes
-
-    # A real corpus at the default settings, so that every machine reads the same text.
     yield targets.row("sgemm peak at the start, one thread", max(sgemm_rate() for _ in range(5)) / 1e9, "GFLOP/s")
     steps = _QUICK_STEPS if options.quick else _STEPS
     for setting in (_QUICK,) if options.quick else SETTINGS:
         yield from _race(setting, steps, targets)
-    rows, vocab_size = (256, 2048) if options.quick else (1024, 16_384)
-    share, fused, naive = memory_share(rows=rows, vocab_size=vocab_size, width=144)
-    told = f"of the naive loss's {naive / 2**20:.0f} MiB (fused {fused / 2**20:.0f} MiB)"
-    yield targets.row("peak memory of the fused loss at V=16384", share, told)
-    wall, cpu = two_processes(_QUICK if options.quick else SETTINGS[0], rounds=1 if options.quick else 4)
-    yield targets.row("two one-thread processes over one two-thread process, total tokens/s", wall, "x")
-    yield targets.row("the same in tokens a CPU second", cpu, "x")
-    yield targets.row(
-        "demo ladder with 6 seeds: 2 workers over 1", demo_speed_up(share=64 if options.quick else 8), "x"
-    )
+    yield _memory_row(targets, *((512, 8192) if options.quick else (1024, 16_384)))
+    if not options.quick:  # whole processes, whose start alone takes longer than a quick look should
+        yield from _process_rows(targets)
     yield targets.row("evaluation's share of a demo run's CPU time", _evaluation_share(), "")
     yield from _gpu_rows(targets)
+
+
+def _memory_row(targets: Targets, rows: int, vocab_size: int) -> Row:
+    from experiments.benches.loss_memory import memory_share
+
+    name = f"peak memory of the fused loss at V={vocab_size}"
+    measured = memory_share(rows=rows, vocab_size=vocab_size, width=144)
+    if measured is None:
+        return targets.row(name, None, "of the naive loss's")
+    share, fused, naive = measured
+    return targets.row(name, share, f"of the naive loss's {naive / 2**20:.0f} MiB (fused {fused / 2**20:.0f} MiB)")
+
+
+def _process_rows(targets: Targets) -> Iterator[Row]:
+    from experiments.benches.training_processes import demo_speed_up, two_processes
+
+    wall, cpu = two_processes(SETTINGS[0], rounds=4)
+    yield targets.row("two one-thread processes over one two-thread process, total tokens/s", wall, "x")
+    yield targets.row("the same in tokens a CPU second", cpu, "x")
+    yield targets.row("demo ladder with 6 seeds: 2 workers over 1", demo_speed_up(share=8), "x")
 
 
 def sgemm_rate(size: int = 1024) -> float:
@@ -77,33 +87,32 @@ def sgemm_rate(size: int = 1024) -> float:
 
 
 def _race(setting: Setting, steps: int, targets: Targets) -> Iterator[Row]:
-    from experiments.benches.peer_trainer import gpt2_of, same_model_of, train_with_peer
-    from experiments.benches.training_race import Race
+    from experiments.benches.peer_trainer import gpt2_of, peer_is_there, same_model_of, train_with_peer
+    from experiments.benches.training_race import Contestant, Race
     from training.flops import training_flops
 
     corpus = bench_corpus(setting)
     spec = bench_spec(setting, corpus, steps + _WARM_UP)
     peaks: list[float] = []
     total = steps + _WARM_UP
-    race = Race(
-        [
-            lambda after: _train_ours(spec, corpus, after),
+    contestants: list[Contestant] = [lambda after: _train_ours(spec, corpus, after)]
+    if peer_is_there():
+        contestants += [
             lambda after: train_with_peer(gpt2_of(spec), spec, corpus, total, after),
             lambda after: train_with_peer(same_model_of(spec), spec, corpus, total, after),
-        ],
-        total,
-        between=lambda: peaks.append(sgemm_rate()),
-    )
-    ours, gpt2, same = race.run()
+        ]
+    ours, *peers = Race(contestants, total, between=lambda: peaks.append(sgemm_rate())).run()
     at = f"V={setting.vocab_size} B={setting.batch_size}"
     tokens = setting.batch_size * setting.seq_len
     flops = training_flops(spec) / spec.steps
     yield targets.row(f"{at}: tokens a CPU second", tokens / ours.median_cpu(_WARM_UP), "tokens/s")
-    yield targets.row(f"{at}: Hugging Face Trainer, its GPT-2", tokens / gpt2.median_cpu(_WARM_UP), "tokens/s")
-    yield targets.row(f"{at}: Hugging Face Trainer, our model", tokens / same.median_cpu(_WARM_UP), "tokens/s")
-    for name, peer in (("its GPT-2", gpt2), ("our model", same)):
-        ratio = peer.median_cpu(_WARM_UP) / ours.median_cpu(_WARM_UP)
-        yield targets.row(f"{at}: speed over Hugging Face Trainer with {name}", ratio, "x in CPU time")
+    for name, peer in itertools.zip_longest(("its GPT-2", "our model"), peers):
+        row = f"{at}: speed over Hugging Face Trainer with {name}"
+        if peer is None:
+            yield targets.row(row, None, "x; install the extra dev, which has transformers and accelerate")
+            continue
+        yield targets.row(f"{at}: Hugging Face Trainer, {name}", tokens / peer.median_cpu(_WARM_UP), "tokens/s")
+        yield targets.row(row, peer.median_cpu(_WARM_UP) / ours.median_cpu(_WARM_UP), "x in CPU time")
         ratio = peer.median_wall(_WARM_UP) / ours.median_wall(_WARM_UP)
         yield targets.row(f"{at}: the same in wall time, {name}", ratio, "x")
     rates = [flops / cpu / peak for cpu, peak in zip(ours.cpu[_WARM_UP:], peaks[_WARM_UP:], strict=True)]
@@ -164,7 +173,7 @@ def _evaluation_share() -> float:
     """Share of the CPU time of a run at the demo's smallest size that its evaluations take."""
     from data.batches import evaluation_windows
     from data.corpus import CorpusConfig, load_corpus
-    from models.language_model import create_language_model
+    from models.language_model import attention_class, create_language_model
     from training.evaluation import evaluate
     from training.ladder import ladder
     from training.trainer import Trainer
@@ -182,15 +191,13 @@ def _evaluation_share() -> float:
         tokenizer_hash=corpus.tokenizer_hash,
     )
     marks: list[float] = []
-    from models.language_model import attention_class
-
     Trainer(
         spec,
         corpus,
         attention_class(spec.framework),
         should_stop=lambda: marks.append(time.thread_time()) is not None,
     ).run()
-    step = statistics.median(b - a for a, b in zip(marks[5:-2], marks[6:-1], strict=True))
+    step = statistics.median(b - a for a, b in itertools.pairwise(marks[5:-1]))
     model = create_language_model(
         "coefficient_dynamics",
         vocab_size=spec.vocab_size,

@@ -7,6 +7,7 @@ leaves Trainer's loop and loss as the only difference. Both read the same window
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from data.corpus import Corpus
     from training.run_spec import RunSpec
+
+
+def peer_is_there() -> bool:
+    """Whether transformers and accelerate, which its Trainer needs, are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("transformers", "accelerate"))
 
 
 def gpt2_of(spec: RunSpec) -> nn.Module:
@@ -34,6 +40,8 @@ def gpt2_of(spec: RunSpec) -> nn.Module:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
         use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
         attn_implementation="sdpa",
     )
     model: nn.Module = GPT2LMHeadModel(config)
@@ -78,7 +86,7 @@ def train_with_peer(
         ImportError: transformers or accelerate is not installed.
     """
     import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -106,7 +114,7 @@ def train_with_peer(
             remove_unused_columns=False,
         )
         trainer = Trainer(model=model, args=arguments, train_dataset=_windows(spec, corpus, steps))
-        trainer.remove_callback("PrinterCallback") if hasattr(trainer, "remove_callback") else None
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(AfterStep())
         with torch.random.fork_rng(devices=[]):
             trainer.train()

@@ -81,7 +81,7 @@ def _work(pipe: Connection, setting: Setting, threads: int) -> None:
 
 
 def demo_speed_up(share: int) -> float:
-    """Wall time of the demo ladder with 6 seeds on one worker over that on two, each run at 1/`share` of its horizon."""
+    """Wall time of the demo ladder with 6 seeds on one worker over that on two; runs have 1/`share` of their steps."""
     from concurrent.futures import ProcessPoolExecutor
 
     from data.corpus import CorpusConfig, load_corpus

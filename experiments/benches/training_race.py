@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+Contestant = Callable[[Callable[[], None]], None]
+"""Trains, and calls what it is given after every step."""
+
 
 @dataclass(kw_only=True)
 class StepTimes:
@@ -41,7 +44,7 @@ class Race:
 
     def __init__(
         self,
-        contestants: Sequence[Callable[[Callable[[], None]], None]],
+        contestants: Sequence[Contestant],
         steps: int,
         between: Callable[[], None] = lambda: None,
     ) -> None:

@@ -26,10 +26,12 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(name: str) -> None:
     assert not x.equal(task.batch(batch_size=5, seed=3, step=-7)[0])
     assert x.shape == (5, task.seq_len)
     assert y.shape == (5, task.seq_len - task.compresses)
-    assert int(x.min()) >= 0 and int(x.max()) < task.vocab_size
+    assert int(x.min()) >= 0
+    assert int(x.max()) < task.vocab_size
     counted = y[y != IGNORED]
     assert counted.numel() > 0
-    assert int(counted.min()) >= 0 and int(counted.max()) < task.vocab_size
+    assert int(counted.min()) >= 0
+    assert int(counted.max()) < task.vocab_size
 
 
 @pytest.mark.parametrize("name", ["in_context_recall", "noisy_recall"])

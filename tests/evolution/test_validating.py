@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_a_second_call_measures_nothing_and_says_the_same(run: FinishedRun, vali
 
 
 def test_overlapping_seeds_are_refused_by_the_ledger(run: FinishedRun, validation: Validation) -> None:
-    with pytest.raises(SealError, match="already confirmed|shares a candidate"):
+    with pytest.raises(SealError, match=r"already confirmed|shares a candidate"):
         validate(run, ValidationSeeds(first=43, count=2), silent)
 
 
@@ -153,8 +154,8 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path: Path) -> None:
     assert read_finished_run(tmp_path / "done", candidate=identity[:6]).candidate.identity == identity
     with pytest.raises(ConfigError, match=f"no candidate of this run; candidates: {identity[:12]}"):
         read_finished_run(tmp_path / "done", candidate="ffffnot")
+    found = read_finished_run(tmp_path / "done")
     with pytest.raises(ValueError, match="unknown size"):
-        found = read_finished_run(tmp_path / "done")
         tune(found, size="d17", trials=1, seeds=1, space=SearchSpace(), listener=silent)
     assert not (tmp_path / "done" / "tuning.sqlite").exists()
 
@@ -162,7 +163,5 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path: Path) -> None:
 def test_a_changed_corpus_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_run(tmp_path / "done")
     found = read_finished_run(tmp_path / "done")
-    import dataclasses
-
     with pytest.raises(ConfigError, match="has changed since 'done' ran"):
         dataclasses.replace(found, corpus_hash="0" * 64).corpus(silent)
