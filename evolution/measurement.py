@@ -96,10 +96,9 @@ class Measurement:
 
     def gather(self, work: Iterable[tuple[RunSpec, str]]) -> dict[str, Outcome]:
         """Measure many, dearest first so that no long run starts last; outcomes by key."""
-        from training.flops import training_flops
+        from training.executors.local import longest_first
 
-        ordered = sorted(work, key=lambda item: -training_flops(item[0]))
-        futures = {self.submit(spec, source): spec.key for spec, source in ordered}
+        futures = {self.submit(spec, source): spec.key for spec, source in longest_first(work)}
         return {futures[future]: future.result() for future in as_completed(futures)}
 
     def close(self) -> None:

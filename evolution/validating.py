@@ -7,6 +7,7 @@ and a second one on the same seeds is refused by the ledger. Every checkpoint an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from evolution.session import LEDGER_NAME, open_bench
 from training.validate_best import ValidationSeeds, run_folder, validation_sizes
 
 if TYPE_CHECKING:
-    from analysis.promotion import PromotionPlan
     from evolution.ledger import Ledger
     from training.tuned_settings import TunedSettings
 
@@ -38,12 +38,14 @@ class Validation:
         rows: one a run: arm, size, seed, loss, parameters, FLOPs, tokens, seconds, peak memory.
         settings: tuned settings by arm; empty where the arms ran at the ladder's own.
         directory: where checkpoints, curves and the summary are.
+        report: the page that shows it.
     """
 
     verdict: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
     directory: Path
+    report: Path
 
 
 def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Validation:
@@ -58,9 +60,9 @@ def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Va
         ConfigError: the corpus changed since.
         SealError: a LedgerError; these seeds were used for another confirmation of an arm.
     """
-    import dataclasses
-
     from evolution.ledger import Ledger
+    from evolution.ledger.plan import plan_hash
+    from evolution.projection import validation_report
 
     corpus = run.corpus(listener)
     ladder = run.request.ladder.with_unseen()
@@ -75,7 +77,8 @@ def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Va
     directory = run.directory / FOLDER
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(run.directory / LEDGER_NAME))
-        settings = _declared_settings(ledger, run, plan)
+        declared = plan_hash(plan.to_json())
+        settings = _declared_settings(ledger, run, declared)
         bench = stack.enter_context(
             open_bench(request, run.directory, ledger, corpus, listener, keep=lambda spec: run_folder(directory, spec))
         )
@@ -92,11 +95,16 @@ def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Va
             confirmation_row(spec, ledger.outcome(spec.key) or {"status": "missing"})
             for spec in confirmation_specs(plan, factory)
         ]
+        directory.mkdir(parents=True, exist_ok=True)
+        report = validation_report(
+            ledger, run.directory, declared, ladder.model_dump(mode="json"), directory / "report.html"
+        )
     result = Validation(
         verdict=verdicts[0].to_json(),
         rows=tuple(rows),
         settings={identity: value.model_dump(mode="json") for identity, value in settings.items()},
         directory=directory,
+        report=report,
     )
     write_json(
         directory / SUMMARY,
@@ -105,8 +113,8 @@ def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Va
     return result
 
 
-def _declared_settings(ledger: Ledger, run: FinishedRun, plan: PromotionPlan) -> dict[str, TunedSettings]:
-    """The settings of this plan: those on record from its first start, else the tuned ones, which go on record now."""
+def _declared_settings(ledger: Ledger, run: FinishedRun, plan: str) -> dict[str, TunedSettings]:
+    """The settings of the plan of this hash: those recorded at its first start, else the tuned ones, recorded now."""
     from training.tuned_settings import TunedSettings
 
     tuned = recorded_settings(ledger, run)
@@ -117,8 +125,8 @@ def _declared_settings(ledger: Ledger, run: FinishedRun, plan: PromotionPlan) ->
             "reason": "both arms at their tuned settings" if tuned else "both arms at the ladder's settings, untuned",
             "settings": {identity: settings.model_dump(mode="json") for identity, settings in tuned.items()},
         },
-        key=f"validation:{plan.hash}",
+        key=f"validation:{plan}",
     )
-    event = ledger.event("decision", f"validation:{plan.hash}")
+    event = ledger.event("decision", f"validation:{plan}")
     recorded = {} if event is None else event.payload["settings"]
     return {identity: TunedSettings.model_validate(settings) for identity, settings in recorded.items()}

@@ -22,7 +22,7 @@ def compiled_hidden(model: LanguageModel, device: torch.device) -> Callable[[Ten
 
         def replayed(tokens: Tensor) -> Tensor:
             # Outputs of the last step may be overwritten from here on.
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
             return graphed(tokens)
 
         return replayed

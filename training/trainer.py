@@ -323,7 +323,7 @@ class Trainer:
 
 
 def divergence(spec: RunSpec, loss: float, step: int, kind: str) -> Diverged | None:
-    """Whether a `kind` loss (nats a token) after `step` steps gives a run away: not finite, or above 2 ln V after warm-up."""
+    """What gives a run away: a `kind` loss (nats a token) that is not finite, or above 2 ln V after warm-up."""
     limit = 2.0 * math.log(spec.vocab_size)
     if not math.isfinite(loss):
         return Diverged(step=step, reason=f"the {kind} loss is {loss}")

@@ -44,11 +44,20 @@ def validate(
         result = run_validation(found, ValidationSeeds(first=first_seed, count=seeds), view.listen)
     summary = result.directory / SUMMARY
     if json_output:
-        print(json.dumps({"verdict": dict(result.verdict), "runs": list(result.rows), "summary": str(summary)}))
+        print(
+            json.dumps(
+                {
+                    "verdict": dict(result.verdict),
+                    "runs": list(result.rows),
+                    "summary": str(summary),
+                    "report": str(result.report),
+                }
+            )
+        )
         return
     _print_sizes(result)
     print(f"\n{str(result.verdict['decision']).upper()}  {result.verdict['sentence']}")
-    print(f"runs, checkpoints and curves: {summary}")
+    print(f"runs, checkpoints and curves: {summary}\nreport: {result.report}")
 
 
 def _check_seed(last: int) -> None:

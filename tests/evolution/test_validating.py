@@ -14,6 +14,7 @@ from evolution.config import ConfigError, load_config
 from evolution.finished_run import FinishedRun, read_finished_run, recorded_settings
 from evolution.ledger import Ledger
 from evolution.ledger.errors import SealError
+from evolution.projection import report_data
 from evolution.session import LEDGER_NAME, check_request, load_run_corpus, manifest_of
 from evolution.tuning import TunedArm, tune
 from evolution.validating import SUMMARY, Validation, validate
@@ -165,3 +166,20 @@ def test_a_changed_corpus_is_told_in_one_sentence(tmp_path: Path, monkeypatch: p
     found = read_finished_run(tmp_path / "done")
     with pytest.raises(ConfigError, match="has changed since 'done' ran"):
         dataclasses.replace(found, corpus_hash="0" * 64).corpus(silent)
+
+
+def test_a_validation_has_a_report_of_its_own_and_the_runs_own_is_untouched(
+    run: FinishedRun, validation: Validation
+) -> None:
+    page = validation.report.read_text(encoding="utf-8")
+    assert "at their own tuned settings" in page
+    assert "d32" in page
+    with Ledger.open(run.directory / LEDGER_NAME, read_only=True) as ledger:
+        own = report_data(ledger, "toy")
+        declared = ledger.events("plan")[-1]
+        theirs = report_data(ledger, "toy", str(declared.key))
+    assert own.confirmation == []  # this toy run stopped at its plan
+    assert own.verdicts == ()
+    assert len(theirs.confirmation) == 12
+    assert len(theirs.verdicts) == 1
+    assert all(row["purpose"] != "tuning" for row in theirs.curves)

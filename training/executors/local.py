@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from training.flops import training_flops
 from training.outcome import Outcome
 from training.run_spec import RunSpec
 
@@ -23,6 +24,11 @@ _place = threading.local()
 def worker_slot() -> int:
     """Which of an executor's workers calls, from 0; a measure takes its GPU by it. 0 outside of one."""
     return getattr(_place, "slot", 0)
+
+
+def longest_first(work: Iterable[tuple[RunSpec, str]]) -> list[tuple[RunSpec, str]]:
+    """Runs (spec, source) by the FLOPs of the reference at their size, the most first, so that no long run starts last."""
+    return sorted(work, key=lambda item: -training_flops(item[0]))
 
 
 def available_cores() -> int:
