@@ -303,6 +303,7 @@ def _quiet_optuna() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)  # the ladder's own may lie outside
             yield
     finally:
         optuna.logging.set_verbosity(before)

@@ -191,12 +191,12 @@ def _evaluation_share() -> float:
         tokenizer_hash=corpus.tokenizer_hash,
     )
     marks: list[float] = []
-    Trainer(
-        spec,
-        corpus,
-        attention_class(spec.framework),
-        should_stop=lambda: marks.append(time.thread_time()) is not None,
-    ).run()
+
+    def mark() -> bool:
+        marks.append(time.thread_time())
+        return False
+
+    Trainer(spec, corpus, attention_class(spec.framework), should_stop=mark).run()
     step = statistics.median(b - a for a, b in itertools.pairwise(marks[5:-1]))
     model = create_language_model(
         "coefficient_dynamics",

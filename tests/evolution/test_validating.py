@@ -68,6 +68,19 @@ def tuned(run: FinishedRun) -> tuple[TunedArm, TunedArm]:
 
 @pytest.fixture(scope="module")
 def validation(run: FinishedRun, tuned: tuple[TunedArm, TunedArm]) -> Validation:
+    """Interrupted after five of its twelve runs, and gone on with."""
+    outcomes = []
+
+    def stop_at_the_fifth(event: str, payload: Mapping[str, Any]) -> None:
+        if event == "outcome":
+            outcomes.append(payload)
+            if len(outcomes) == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        validate(run, ValidationSeeds(first=42, count=2), stop_at_the_fifth)
+    with Ledger.open(run.directory / LEDGER_NAME, read_only=True) as ledger:
+        assert 5 <= len(ledger.runs(purpose="confirmation")) < 12
     return validate(run, ValidationSeeds(first=42, count=2), silent)
 
 
@@ -92,7 +105,7 @@ def test_a_validation_is_confirmed_under_a_plan_and_seal_of_its_own(run: Finishe
         assert ledger.integrity() == []
     assert plan.payload["seeds"] == [20042, 20043]
     assert plan.payload["sizes"] == ["d16", "d24", "d32"]  # d32 is the unseen one
-    assert len(opened) == 1
+    assert len(opened) == 1  # the interruption did not open it twice
     assert plan.seq < opened[0].seq < min(record.seq for record in runs)
     assert len(runs) == 12
     assert {record.spec["eval_split"] for record in runs} == {"confirmation_test"}

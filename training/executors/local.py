@@ -27,7 +27,7 @@ def worker_slot() -> int:
 
 
 def longest_first(work: Iterable[tuple[RunSpec, str]]) -> list[tuple[RunSpec, str]]:
-    """Runs (spec, source) by the FLOPs of the reference at their size, the most first, so that no long run starts last."""
+    """Runs (spec, source) by the reference's FLOPs at their size, the most first: no long run starts last."""
     return sorted(work, key=lambda item: -training_flops(item[0]))
 
 
