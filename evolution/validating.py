@@ -61,7 +61,6 @@ def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Va
         SealError: a LedgerError; these seeds were used for another confirmation of an arm.
     """
     from evolution.ledger import Ledger
-    from evolution.ledger.plan import plan_hash
     from evolution.projection import validation_report
 
     corpus = run.corpus(listener)
@@ -77,7 +76,7 @@ def validate(run: FinishedRun, seeds: ValidationSeeds, listener: Listener) -> Va
     directory = run.directory / FOLDER
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(run.directory / LEDGER_NAME))
-        declared = plan_hash(plan.to_json())
+        declared = ledger.declare_plan(plan.to_json())  # refuses used seeds before anything starts
         settings = _declared_settings(ledger, run, declared)
         bench = stack.enter_context(
             open_bench(request, run.directory, ledger, corpus, listener, keep=lambda spec: run_folder(directory, spec))
