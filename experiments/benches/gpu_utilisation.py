@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from experiments.benches.harness import Setting
 
 _STEPS = 100
@@ -45,10 +47,10 @@ def gpu_utilisation(setting: Setting) -> Iterator[tuple[str, float, str]]:
     yield "GPU: model FLOPs utilisation", training_flops(spec) / spec.steps / seconds / peak, "of its measured peak"
 
 
-def _peak(dtype: object, size: int = 8192, times: int = 10) -> float:
+def _peak(dtype: torch.dtype, size: int = 8192, times: int = 10) -> float:
     import torch
 
-    left = torch.ones(size, size, device="cuda", dtype=dtype)  # type: ignore[call-overload, unused-ignore]
+    left = torch.ones(size, size, device="cuda", dtype=dtype)
     for _ in range(3):
         left @ left
     torch.cuda.synchronize()

@@ -48,7 +48,7 @@ def test_an_error_of_a_contestant_ends_the_race() -> None:
     assert threading.active_count() < 50
 
 
-def test_every_promise_of_the_issue_has_a_target() -> None:
+def test_every_promise_has_a_target() -> None:
     names = " ".join(targets_of("harness").names)
     for part in ("V=4096", "V=16384", "sgemm peak", "peak memory", "two one-thread processes", "2 workers over 1"):
         assert part in names
