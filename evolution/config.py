@@ -105,6 +105,8 @@ class EvolveConfig(_Section):
     """Candidates proposed ahead of the oldest unmeasured one; part of the result, unlike `workers`."""
     workers: int | None = Field(None, ge=1)
     """Worker processes; None: one a core. Never changes a result."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where candidates train; auto takes the GPUs where there are any, one process each."""
     corpus: CorpusSection = CorpusSection()
     fitness: Literal["paired_gain", "slope", "extrapolated"] = "paired_gain"
     """What ranks candidates in the search. The last two need 2 and 3 sizes in the search; a candidate that is

@@ -178,14 +178,14 @@ class Evolution:
         self._collect(reference, self._submit(reference, self._in_loop))
         if reference.failure is not None:
             raise RuntimeError(f"the reference itself failed {reference.failure}; nothing can be compared with it")
-        self._proposing.know(reference.program.identity)
+        self._proposing.know(reference.program)
         self._admit(reference)
 
     def _admit_start_program(self) -> None:
         if self._start is None or self._start.identity == self._reference.program.identity:
             return
         rejection = self._guarding.reject(self._start)
-        self._proposing.know(self._start.identity)
+        self._proposing.know(self._start)
         if rejection is not None:
             self._listen("rejected", {"candidate": self._start.identity, "iteration": 0, "reason": rejection})
             self._ledger.record_once(

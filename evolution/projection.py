@@ -32,8 +32,31 @@ def report_of_run(ledger: Ledger, directory: Path) -> Path:
     return write_report(report_data(ledger, directory.name), directory / "report.html")
 
 
-def report_data(ledger: Ledger, name: str) -> ReportData:
+def validation_report(ledger: Ledger, directory: Path, plan_key: str, ladder: Mapping[str, Any], path: Path) -> Path:
+    """Write the report of a validation: the run's search, and the confirmation under the plan of this key.
+
+    Args:
+        ledger: the run's.
+        directory: the run's folder.
+        plan_key: hash of the validation's plan.
+        ladder: the ladder with its unseen size, as JSON.
+        path: where the page goes.
+    """
+    from analysis.report import write_report
+
+    return write_report(report_data(ledger, f"{directory.name}, validated", plan_key, ladder), path)
+
+
+def report_data(
+    ledger: Ledger, name: str, plan_key: str | None = None, ladder: Mapping[str, Any] | None = None
+) -> ReportData:
     """The rows of a run's report.
+
+    Args:
+        ledger: the run's.
+        name: of the run.
+        plan_key: the confirmation that is shown; None takes the run's own, which is the first.
+        ladder: in place of the recorded one, where the confirmation had a size more.
 
     Raises:
         ValueError: the ledger holds no run.
@@ -43,23 +66,24 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
     started = ledger.events("run_started")
     if not started:
         raise ValueError(f"the ledger of run '{name}' holds no started run; nothing can be reported")
-    manifest = started[0].payload
     from analysis.arm_gains import arm_rows, guidance_sentence
     from analysis.proposal_rates import guidance_rows, proposer_rows
     from evolution import proposer_rows as rows
 
+    manifest = started[0].payload if ladder is None else {**started[0].payload, "ladder": ladder}
+    shown = next((event for event in ledger.events("plan") if plan_key in (None, event.key)), None)
+    plan = None if shown is None else shown.payload
     everything = ledger.comparable_runs()
     extra = rows.control_candidates(ledger)
-    runs = [r for r in everything if r.spec["purpose"] != "tuning" and r.spec["candidate"] not in extra]
+    runs = [run for run in everything if _belongs(run, plan) and run.spec["candidate"] not in extra]
     proposals = rows.proposal_rows(ledger)
     llms = rows.llm_names(manifest)
     withheld = guidance_rows([row for row in proposals if row["proposer"] in llms])
     arms = arm_rows(rows.fresh_gains(ledger))
     candidates = {str(event.key): event.payload for event in ledger.candidates()}
     reference = str(manifest["reference"])
-    verdicts = stored_verdicts(ledger)
-    plan = next((event.payload for event in ledger.events("plan")), None)
-    seal = next(iter(ledger.events("seal_opened")), None)
+    verdicts = tuple(verdict for verdict in stored_verdicts(ledger) if shown is None or verdict["plan"] == shown.key)
+    seal = None if shown is None else ledger.event("seal_opened", str(shown.key))
     fitness = _fitness(ledger)
     winner = _winner(verdicts, plan, fitness, reference)
     block = candidates[winner]["block"] if winner in candidates else None
@@ -96,13 +120,20 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         else None,
         rejected=_rejected(ledger),
         noise_floor=_noise_floor(runs, reference),
-        notes=_notes(manifest),
+        notes=_notes(manifest, None if shown is None else ledger.event("decision", f"validation:{shown.key}")),
     )
 
 
 def _uses_llm(manifest: Mapping[str, Any]) -> bool:
     config = manifest["config"]
     return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
+
+
+def _belongs(run: RunRecord, plan: Mapping[str, Any] | None) -> bool:
+    """Search runs, and the confirmation runs of the plan; tuning trials ran at settings of their own."""
+    if run.spec["purpose"] != "confirmation":
+        return bool(run.spec["purpose"] == "search")
+    return plan is not None and run.spec["seed"] in plan["seeds"]
 
 
 def _state(ledger: Ledger) -> str:
@@ -299,9 +330,13 @@ def _noise_floor(runs: list[RunRecord], reference: str) -> list[Row]:
     return rows
 
 
-def _notes(manifest: Mapping[str, Any]) -> list[str]:
+def _notes(manifest: Mapping[str, Any], validation: Event | None) -> list[str]:
+    tuned = validation is not None and validation.payload["settings"]
     notes = [
-        "Both arms ran at the ladder's learning rates; neither was tuned further.",
+        "In the confirmation both arms ran at their own tuned settings (the same space and number of trials); in the "
+        "search both ran at the ladder's."
+        if tuned
+        else "Both arms ran at the ladder's learning rates; neither was tuned further.",
         "Losses are nats a token on this corpus at these sizes and horizons; nothing is claimed beyond them.",
     ]
     if not _uses_llm(manifest):

@@ -123,12 +123,20 @@ class Proposing:
         self._on_reply = on_reply or (lambda budget: None)
         self._prompt_hash = prompt_hash()
         self._known: set[str] = set()
+        self._by_behaviour: dict[str, str] = {}
         self._failures: list[Failure] = []
         self._asked: dict[str, _Asked] = {}
 
-    def know(self, identity: str) -> None:
-        """Count `identity` as seen, so that proposing it again is a duplicate."""
-        self._known.add(identity)
+    def know(self, program: Program) -> None:
+        """Count a program as seen, so that proposing it again, or a copy that does the same, is a duplicate."""
+        self._known.add(program.identity)
+        self._guarding.reject(program)
+        self._original(program)
+
+    def _original(self, program: Program) -> str:
+        """Identity of the first program that does the same; the program's own where it is the first."""
+        found = self._guarding.fingerprint(program)
+        return program.identity if found is None else self._by_behaviour.setdefault(found, program.identity)
 
     def note_failure(self, failure: Failure) -> None:
         """Tell later prompts why a candidate failed."""
@@ -298,6 +306,12 @@ class Proposing:
         self._known.add(program.identity)
         if rejection is not None:
             return "rejected", rejection
+        original = self._original(program)
+        if original != program.identity:
+            return "duplicate", (
+                f"other text, but the same outputs and gradients on fixed inputs as candidate {original[:12]}, "
+                "already proposed"
+            )
         return "accepted", "new, and passed every guard"
 
     def _accept(self, program: Program, iteration: int, sample: Sample, changes: str) -> Accepted:

@@ -7,9 +7,8 @@ ledger; a finished one is shown again without starting anything.
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from evolution.replay import check_corpus, differences, differences_of_files, so
 from evolution.result import Result
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
 from frameworks.registry import Framework, framework
+from training.executors.local import default_workers
 
 if TYPE_CHECKING:
     from data.corpus import Corpus
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evolution.sandbox import Sandbox
     from frameworks.program import Program
     from training.ladder import Ladder
+    from training.run_spec import RunSpec
 
 LEDGER_NAME = "ledger.sqlite"
 
@@ -87,7 +88,7 @@ def check_request(config: EvolveConfig) -> Request:
         confirmation_sizes=confirmation_sizes(config, rungs),
         start=start,
         name=name,
-        workers=config.workers or available_cores(),
+        workers=config.workers or default_workers(config.device),
     )
 
 
@@ -117,11 +118,6 @@ def start_program(name: str, found: Framework) -> Program:
         return found.program_from_source(text) if START_MARKER in text else found.program(text)
     except ProgramError as error:
         raise ConfigError(f"start_program {name}: {error}") from None
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def load_run_corpus(config: EvolveConfig, ladder: Ladder, listener: Listener) -> Corpus:
@@ -166,16 +162,22 @@ class Bench:
 
 @contextmanager
 def open_bench(
-    request: Request, directory: Path, ledger: Ledger, corpus: Corpus, listener: Listener
+    request: Request,
+    directory: Path,
+    ledger: Ledger,
+    corpus: Corpus,
+    listener: Listener,
+    keep: Callable[[RunSpec], Path | None] | None = None,
 ) -> Iterator[Bench]:
-    """Start the sandbox and everything that measures; all of it ends with the block."""
+    """Start the sandbox and everything that measures; all of it ends with the block. `keep`: see `Measurement`."""
     from evolution.sandbox import Sandbox, sandbox_ability
-    from training.precision import choose_precision
+    from training.precision import choose_device, choose_precision
 
     config = request.config
-    precision, reason = choose_precision("cpu")
+    device_kind = choose_device(config.device)
+    precision, reason = choose_precision(device_kind)
     listener("precision", {"precision": precision, "reason": reason})
-    factory = RunFactory(config, request.ladder, corpus, precision, "cpu")
+    factory = RunFactory(config, request.ladder, corpus, precision, device_kind)
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(allow_unsandboxed=config.limits.allow_unsandboxed))
         listener("sandbox", {"reason": sandbox_ability().reason, "confined": sandbox.confined})
@@ -190,6 +192,7 @@ def open_bench(
             on_outcome=lambda spec, outcome, recorded: listener(
                 "outcome", {"spec": spec, "outcome": outcome, "recorded": recorded}
             ),
+            keep=keep,
         )
         stack.callback(measurement.close)
         guarding = Guarding(

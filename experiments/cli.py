@@ -14,6 +14,9 @@ import sys
 import typer
 
 from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import probe as probe_command
+from experiments.commands import tune as tune_command
+from experiments.commands import validate as validate_command
 
 app = typer.Typer(
     name="evoscale",
@@ -28,6 +31,9 @@ app.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )(train.train)
+app.command("tune")(tune_command.tune)
+app.command("validate")(validate_command.validate)
+app.command("probe")(probe_command.probe)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
@@ -74,9 +80,11 @@ def is_users(error: Exception) -> bool:
         "MeasurementError",
         "ProgramError",
         "SandboxUnavailable",
+        "TuningError",
         "UnknownControlError",
         "UnknownFrameworkError",
         "UnknownNameError",
+        "UnknownProbeError",
     }
     return any(base.__name__ in names for base in type(error).__mro__) or isinstance(error, OSError)
 

@@ -87,6 +87,11 @@ _BENCHES = (
         target="experiments.benches.orchestration:measure",
     ),
     Bench(
+        name="harness",
+        promises="a training step is fast beside Hugging Face Trainer and the machine's peak, and uses little memory",
+        target="experiments.benches.harness:measure",
+    ),
+    Bench(
         name="sandbox",
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",
