@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import bench, calibrate, curves, doctor, evolve, report, train
 
 app = typer.Typer(
     name="evoscale",
@@ -28,6 +28,7 @@ app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )(train.train)
 app.command("calibrate")(calibrate.calibrate)
+app.command("curves")(curves.curves)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
@@ -56,6 +57,7 @@ def is_users(error: Exception) -> bool:
     names = {
         "ConfigError",
         "CorpusError",
+        "CurveTableError",
         "EndpointError",
         "LedgerError",
         "MeasurementError",
