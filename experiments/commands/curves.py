@@ -19,6 +19,9 @@ def curves(
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 50,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many candidates beside the reference.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="A candidate to leave out; may be repeated.")] = None,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Measure nothing: write the candidates that are complete so far.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file; options here win over it.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, a.b=c; may be repeated.")] = None,
     ladder: Annotated[str | None, typer.Option(help="Sizes: debug, demo, laptop or paper.")] = None,
@@ -55,10 +58,16 @@ def curves(
         eval_every=eval_every,
         skip=skip or (),
         limit=limit,
+        recorded=recorded,
         listener=_progress(quiet=json_output),
     )
     write_curves(table, out)
-    told = {"path": str(out), "candidates": len(table.candidates), "seeds": len(table.seeds), "sizes": list(table.sizes)}
+    told = {
+        "path": str(out),
+        "candidates": len(table.candidates),
+        "seeds": len(table.seeds),
+        "sizes": list(table.sizes),
+    }
     if json_output:
         print(json.dumps(told))
     else:
@@ -67,17 +76,16 @@ def curves(
 
 def _progress(quiet: bool) -> Any:
     """A line a run on standard error: candidate, size, seed, loss, and the time left at the pace so far."""
-    state = {"candidate": "", "done": 0, "total": 1, "began": time.monotonic(), "measured": 0}
+    began = time.monotonic()
 
     def listen(event: str, payload: Mapping[str, Any]) -> None:
         if quiet:
             return
         if event == "curves_of":
-            state.update(payload)
-            spent = time.monotonic() - float(state["began"])
-            left = spent / payload["done"] * (payload["total"] - payload["done"]) if payload["done"] else None
-            shown = "" if left is None else f", about {left / 60:.0f} min left"
-            print(f"[{payload['done'] + 1}/{payload['total']}] {payload['candidate']}{shown}", file=sys.stderr, flush=True)
+            done, total = payload["done"], payload["total"]
+            left = (time.monotonic() - began) / done * (total - done) / 60 if done else None
+            shown = "" if left is None else f", about {left:.0f} min left"
+            print(f"[{done + 1}/{total}] {payload['candidate']}{shown}", file=sys.stderr, flush=True)
         elif event == "left_out":
             reason = " ".join(str(payload["reason"]).split())[:200]
             print(f"  left out: {payload['candidate']}: {reason}", file=sys.stderr, flush=True)
