@@ -80,7 +80,7 @@ class CurveTable:
                 candidate, seed, step = bad[0]
                 raise CurveTableError(
                     f"size {name}: candidate {self.candidates[candidate]!r}, seed {self.seeds[seed]}, step "
-                    f"{curves.steps[step]} has loss {curves.losses[candidate, seed, step]}; only finite losses are allowed"
+                    f"{curves.steps[step]} has loss {curves.losses[candidate, seed, step]}; only finite losses count"
                 )
 
     @property
