@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import record_calibration
 from evolution.config import EvolveConfig
 from evolution.confirmation import confirm, make_plan
 from evolution.engine import Listener
@@ -134,6 +135,7 @@ def _calibrate(request: Request, bench: Bench, thorough: bool, listen: Listener)
         listen("sprint", {"sprint": sprint})
     if confirmed:
         results.extend(_confirm(request, bench, confirmed, listen))
+    record_calibration(bench.ledger, results)
     return Calibration(framework=request.framework.name, results=tuple(results), sprint=sprint)
 
 

@@ -6,11 +6,12 @@ disagree. What was not measured stays None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import controls_beside, misranked_of, withheld_sentence, withheld_verdict
 from frameworks.program import block_diff
 
 if TYPE_CHECKING:
@@ -25,15 +26,26 @@ def stored_verdicts(ledger: Ledger) -> tuple[Mapping[str, Any], ...]:
     return tuple(event.payload for event in ledger.events("verdict"))
 
 
+def verdicts_to_show(ledger: Ledger, directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """The verdicts on record, withheld where the newest calibration of the set-up misranked a control."""
+    started = ledger.events("run_started", limit=1)
+    misranked = misranked_of(controls_beside(directory, started[0].payload)) if started else []
+    if not misranked:
+        return stored_verdicts(ledger)
+    return tuple(withheld_verdict(verdict, withheld_sentence(misranked)) for verdict in stored_verdicts(ledger))
+
+
 def report_of_run(ledger: Ledger, directory: Path) -> Path:
     """Write `directory`/report.html from the ledger and return its path."""
     from analysis.report import write_report
 
-    return write_report(report_data(ledger, directory.name), directory / "report.html")
+    started = ledger.events("run_started", limit=1)
+    controls = controls_beside(directory, started[0].payload) if started else []
+    return write_report(report_data(ledger, directory.name, controls), directory / "report.html")
 
 
-def report_data(ledger: Ledger, name: str) -> ReportData:
-    """The rows of a run's report.
+def report_data(ledger: Ledger, name: str, controls: Sequence[Row] = ()) -> ReportData:
+    """The rows of a run's report; a misranked control among `controls` withholds its verdicts.
 
     Raises:
         ValueError: the ledger holds no run.
@@ -48,6 +60,9 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
     candidates = {str(event.key): event.payload for event in ledger.candidates()}
     reference = str(manifest["reference"])
     verdicts = stored_verdicts(ledger)
+    misranked = misranked_of(controls)
+    if misranked:
+        verdicts = tuple(withheld_verdict(verdict, withheld_sentence(misranked)) for verdict in verdicts)
     plan = next((event.payload for event in ledger.events("plan")), None)
     seal = next(iter(ledger.events("seal_opened")), None)
     fitness = _fitness(ledger)
@@ -81,6 +96,7 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         else None,
         rejected=_rejected(ledger),
         noise_floor=_noise_floor(runs, reference),
+        controls=controls,
         notes=_notes(manifest),
     )
 

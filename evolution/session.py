@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import withhold
 from evolution.config import ConfigError, EvolveConfig
 from evolution.engine import Evolution, Listener, Result
 from evolution.fitness import LEAST_SIZES
@@ -259,7 +260,7 @@ def evolve(
     finished = _finished(request, directory) if ledger_path.exists() else None
     if finished is not None:
         listen("finished_before", {"name": request.name, "directory": str(directory)})
-        return finished
+        return withhold(finished, directory)
     endpoint = endpoint_of(config)
     corpus = load_run_corpus(config, request.ladder, listen)
     directory.mkdir(parents=True, exist_ok=True)
@@ -300,6 +301,7 @@ def evolve(
             raise
         ledger.record_once("run_finished", {"sentence": result.sentence, "n_candidates": result.n_candidates}, "end")
         report = report_of_run(ledger, directory)
+        result = withhold(result, directory)
         listen("report", {"path": str(report), "result": result})
     return result
 
