@@ -1,10 +1,11 @@
 """What changed: the winner's diff taken back one edit at a time, each with its paired effect.
 
-An edit is one hunk of the line diff between the reference's block and the winner's. The winner without an
-edit is a candidate like any other: it passes the guards and is measured at the sizes of the ladder
-on paired tuning seeds, which neither search nor confirmation has seen. The effect of an edit is the
-loss without it minus the loss with it: above zero, the edit helps. An edit the rest cannot stand without
-is named with the guard's reason; that is no number. Edits may need each other, so effects need not add up.
+An edit is an operator of the catalogue with all its statements, or else one hunk of the line diff between
+the reference's block and the winner's that belongs to none. The winner without an edit is a
+candidate like any other: it passes the guards and is measured at the sizes of the ladder on paired tuning
+seeds, which neither search nor confirmation has seen. The effect of an edit is the loss without it minus
+the loss with it: above zero, the edit helps. An edit the rest cannot stand without is named with the
+guard's reason; that is no number. Edits may need each other, so effects need not add up.
 """
 
 from __future__ import annotations
@@ -31,17 +32,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """One hunk: the reference's lines `removed` became `added` (either may be empty), at line `line` of the winner."""
+    """One change: the reference's lines `removed` became `added` (either may be empty), from line `line` of the winner.
+
+    Attributes:
+        without: the winner's block with this change taken back.
+        operator: name of the catalogue's operator that made it; None for a hunk that belongs to none.
+    """
 
     line: int
     removed: tuple[str, ...]
     added: tuple[str, ...]
     without: str
-    """The winner's block with this hunk taken back."""
+    operator: str | None = None
 
     @property
     def summary(self) -> str:
-        """The first changed line, for a table."""
+        """The operator's name or the first changed line, for a table."""
+        if self.operator is not None:
+            return f"operator {self.operator}"
         shown = next((row.strip() for row in (*self.added, *self.removed) if row.strip()), "blank lines")
         return ("" if self.added else "removed: ") + shown
 
@@ -65,20 +73,46 @@ class EditEffect:
     p_holm: float | None = None
 
 
-def edits_between(reference: str, winner: str) -> list[Edit]:
-    """The hunks from one block to another, in order, comments and blank lines alone left out."""
+def edits_between(reference: str, winner: str, framework_name: str) -> list[Edit]:
+    """The changes from one block to another: operators first, then the other hunks; comments alone are none."""
+    operators = _operators_between(reference, winner, framework_name)
+    marks = tuple(f"# {edit.operator}" for edit in operators)
     before, after = reference.splitlines(keepends=True), winner.splitlines(keepends=True)
-    edits = []
+    hunks = []
     for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         changed = [row.strip() for row in (*before[i1:i2], *after[j1:j2])]
-        if tag == "equal" or all(not row or row.startswith("#") for row in changed):
+        words = [row for row in changed if row and not row.startswith("#")]
+        if tag == "equal" or not words or any(row.endswith(mark) for row in words for mark in marks):
             continue
-        edits.append(
+        hunks.append(
             Edit(
                 line=j1 + 1,
                 removed=tuple(before[i1:i2]),
                 added=tuple(after[j1:j2]),
                 without="".join((*after[:j1], *before[i1:i2], *after[j2:])),
+            )
+        )
+    return operators + hunks
+
+
+def _operators_between(reference: str, winner: str, framework_name: str) -> list[Edit]:
+    """One edit for each catalogue operator that the winner has and the reference lacks."""
+    from evolution.proposers.operators.simplification import present_operators, without_operator
+
+    edits = []
+    old = set(present_operators(reference, framework_name))
+    for name in present_operators(winner, framework_name):
+        without = None if name in old else without_operator(winner, framework_name, name)
+        if without is None:
+            continue
+        rows = [(at, row) for at, row in enumerate(winner.splitlines(), start=1) if row.rstrip().endswith(f"# {name}")]
+        edits.append(
+            Edit(
+                line=rows[0][0] if rows else 1,
+                removed=(),
+                added=tuple(row for _, row in rows),
+                without=without,
+                operator=name,
             )
         )
     return edits
@@ -128,7 +162,7 @@ def ablate(
         check_size(size, known, "--size", request.ladder.name)
     chosen = tuple(sizes) if sizes else tuple(size.name for size in request.ladder.sizes)
     corpus = load_run_corpus(config, request.ladder, listen)
-    edits = edits_between(request.framework.start_block, block)
+    edits = edits_between(request.framework.start_block, block, request.framework.name)
     directory = run.parent / f"{run.name}-ablation"
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

@@ -44,6 +44,7 @@ def ablate(
 def _plain(effect: EditEffect) -> dict[str, Any]:
     test = effect.test
     return {
+        "operator": effect.edit.operator,
         "line": effect.edit.line,
         "removed": list(effect.edit.removed),
         "added": list(effect.edit.added),
