@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from evolution.config import ConfigError, EvolveConfig
 from evolution.engine import Listener
 from evolution.session import LEDGER_NAME, Bench, check_request, load_run_corpus, manifest_of, open_bench
-from evolution.stages import Stage
+from evolution.stages import RunFactory, Stage
 
 if TYPE_CHECKING:
     from analysis.paired_tests import PairedTTest
@@ -213,7 +213,7 @@ def _losses(bench: Bench, program: Program, sizes: Sequence[str], seeds: int) ->
     for number, size in enumerate(sizes):
         stage = Stage(index=number, size=size, seeds=seeds, keep=None, steps=None)
         for index in range(seeds):
-            specs[size, index] = _tuning_spec(bench, program.identity, stage, index)
+            specs[size, index] = tuning_spec(bench.factory, program.identity, stage, index)
     outcomes = bench.measurement.gather((spec, program.source) for spec in specs.values())
     losses: dict[tuple[str, int], float] = {}
     for cell, spec in specs.items():
@@ -224,11 +224,11 @@ def _losses(bench: Bench, program: Program, sizes: Sequence[str], seeds: int) ->
     return losses
 
 
-def _tuning_spec(bench: Bench, identity: str, stage: Stage, index: int) -> RunSpec:
+def tuning_spec(factory: RunFactory, identity: str, stage: Stage, index: int) -> RunSpec:
     """The run on a tuning seed: the search's seeds chose the winner and would flatter every edit of it."""
     from training.run_spec import RunSpec, seed_for
 
-    searched = bench.factory.search(identity, stage, index)
+    searched = factory.search(identity, stage, index)
     fields: dict[str, Any] = {**searched.model_dump(), "purpose": "tuning", "seed": seed_for("tuning", searched.seed)}
     return RunSpec.model_validate(fields)
 

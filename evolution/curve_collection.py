@@ -120,10 +120,10 @@ def collect_curves(
     listen: Listener = listener or (lambda event, payload: None)
     request = check_request(config)
     request = dataclasses.replace(request, ladder=evaluated_every(request.ladder, eval_every))
-    programs = _chosen(request.framework.name, skip, limit)
     directory = runs / request.name
     if recorded and not (directory / LEDGER_NAME).exists():
         raise ConfigError(f"--recorded: {directory} holds no recorded runs; leave the option out to measure them")
+    programs = _chosen(request.framework.name, skip, limit)
     corpus = load_run_corpus(config, request.ladder, listen)
     if recorded:
         precision, _ = choose_precision("cpu")

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, report, train
+from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, inspect, report, train
 
 app = typer.Typer(
     name="evoscale",
@@ -30,6 +30,7 @@ app.command(
 app.command("calibrate")(calibrate.calibrate)
 app.command("curves")(curves.curves)
 app.command("ablate")(ablate.ablate)
+app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)

@@ -10,6 +10,7 @@ import pytest
 
 from evolution.ablation import ablate, edits_between
 from evolution.config import ConfigError, load_config
+from evolution.inspection import inspect_run
 from evolution.ledger import Ledger
 from evolution.proposers.operators.catalogue import operator
 from evolution.session import LEDGER_NAME, evolve
@@ -139,3 +140,14 @@ def test_each_edit_of_a_winner_has_a_paired_effect_on_fresh_seeds(raced: Path) -
     ablate(raced, seeds=2, sizes=["d16"])
     with Ledger.open(raced.parent / "raced-ablation" / LEDGER_NAME, read_only=True) as ledger:
         assert len(ledger.runs()) == len(records), "nothing is measured twice"
+
+
+@pytest.mark.slow
+def test_a_look_inside_reads_every_head_of_both_arms(raced: Path) -> None:
+    found = inspect_run(raced)
+    assert [one.arm for one in found] == ["reference", "winner"]
+    for one in found:
+        assert one.maps.shape == (2, 32, 32)
+        assert all(1.0 <= head.effective_context <= 32.0 for head in one.heads)
+    with pytest.raises(ConfigError, match="did you mean 'd16'"):
+        inspect_run(raced, size="d15")
