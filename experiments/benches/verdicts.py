@@ -107,7 +107,7 @@ def _coverage(options: Options, targets: Targets) -> Iterator[Row]:
     offset, alpha = 1.2, 0.34
     amplitude = 1.1 * 1e6**alpha
     truth = {"offset": offset, "amplitude": amplitude, "alpha": alpha}
-    ladders, seeds, resamples = (4 if options.quick else 500), 6, 300
+    ladders, seeds, resamples = (2 if options.quick else 500), 6, 300
     fits: list[float] = []
     for sd in (0.003, 0.01):
         rng = numpy_generator("bench", "verdicts", "scaling", str(sd))
