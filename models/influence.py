@@ -8,11 +8,14 @@ scaled to sum to one. T backward passes a layer: meant for one look at a trained
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from data.keyed_random import torch_generator
+from frameworks.attention.shell import AttentionShell
 from models.language_model import LanguageModel
 
 
@@ -45,7 +48,7 @@ def influence_maps(model: LanguageModel, tokens: Tensor, *, seed: int = 0) -> li
 
 def _layer_map(block: torch.nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
     """(H, T, T) of one block at its input x (B, T, C)."""
-    attention = block.attention
+    attention = cast(AttentionShell, block.attention)
     with torch.enable_grad():
         inner = block.attention_norm(x).detach()  # type: ignore[operator]
         batch, length, _ = inner.shape
@@ -55,7 +58,7 @@ def _layer_map(block: torch.nn.Module, x: Tensor, generator: torch.Generator) ->
             for name in ("q_proj", "k_proj", "v_proj")
         )
         v.requires_grad_()
-        y = attention.mix(inner, q, k, v)  # type: ignore[operator]
+        y = attention.mix(inner, q, k, v)
         signs = torch.randint(0, 2, (y.shape[-1],), generator=generator).to(y) * 2 - 1  # (D,)
         rows = []
         for position in range(length):
