@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from evolution.calibrating import ControlResult
     from evolution.ledger import Ledger
 
-LEDGER_NAME = "ledger.sqlite"
 Row = dict[str, Any]
 ResultT = TypeVar("ResultT", bound=Any)
 
@@ -51,6 +50,7 @@ def controls_beside(directory: Path, manifest: Mapping[str, Any]) -> list[Row]:
     A folder that holds no readable ledger is passed over: it says nothing about this set-up.
     """
     from evolution.ledger import Ledger, LedgerError
+    from evolution.session import LEDGER_NAME
 
     if "corpus" not in manifest or "ladder" not in manifest:
         return []
@@ -89,6 +89,7 @@ def withhold(result: ResultT, directory: Path) -> ResultT:
         directory: the run's folder.
     """
     from evolution.ledger import Ledger
+    from evolution.session import LEDGER_NAME
 
     with Ledger.open(directory / LEDGER_NAME, read_only=True) as ledger:
         manifest = ledger.events("run_started", limit=1)[0].payload

@@ -11,13 +11,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from evolution.config import RacingSection
+from evolution.config import ConfigError, RacingSection
 from evolution.fitness import Cell
 from evolution.racing import Race, Rung, Stop
 from evolution.stages import RunFactory, Stage
 
 if TYPE_CHECKING:
+    from training.ladder import Ladder
     from training.run_spec import RunSpec
+
+
+def check_budget(section: RacingSection | None, stages: Sequence[Stage], ladder: Ladder) -> None:
+    """Refuse a token budget that does not pay for the reference and one run of one candidate.
+
+    Raises:
+        ConfigError: it does not; the message names the least that would.
+    """
+    if section is None or section.budget_tokens is None:
+        return
+    costs = []
+    for stage in stages:
+        if stage.in_loop:
+            size = ladder.size(stage.size)
+            costs.append((stage.steps or size.steps) * size.batch_size * size.seq_len)
+    least = sum(cost * stage.seeds for cost, stage in zip(costs, stages, strict=False)) + costs[0]
+    if section.budget_tokens < least:
+        raise ConfigError(
+            f"racing.budget_tokens is {section.budget_tokens:,}; the reference's runs of the first stages and one "
+            f"run of one candidate already take {least:,} training tokens"
+        )
 
 
 class Course:

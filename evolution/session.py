@@ -23,6 +23,7 @@ from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
 from evolution.proposing import EndpointClient
+from evolution.race_course import check_budget
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
 from frameworks.registry import Framework, framework
 
@@ -75,6 +76,7 @@ def check_request(config: EvolveConfig) -> Request:
     if not name or name in (".", "..") or "/" in name or "\\" in name or name.startswith("-"):
         raise ConfigError(f"name {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
     stages = resolve_stages(config, rungs)
+    check_budget(config.racing, stages, rungs)
     searched = len({stage.size for stage in stages})
     if searched < LEAST_SIZES[config.fitness]:
         raise ConfigError(

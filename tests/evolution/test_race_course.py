@@ -99,6 +99,12 @@ def test_wrong_rules_are_named(key: str, value: object, message: str) -> None:
         load_config(None, None, {"framework": "coefficient_dynamics", key: value})
 
 
+def test_a_budget_that_buys_nothing_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="already take 4,608 training tokens"):
+        evolve(load_config(None, None, TINY | {"racing.budget_tokens": 4_607}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_edits_are_hunks_each_of_which_can_be_taken_back() -> None:
     start = framework("coefficient_dynamics").start_block
     once = start.replace("return b * k", "return b * k * 1.5", 1)
