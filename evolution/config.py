@@ -109,6 +109,29 @@ class LimitsSection(_Section):
     allow_unsandboxed: bool = False
 
 
+class RacingSection(_Section):
+    """When a candidate is stopped before all its runs are made; see `evolution.racing`."""
+
+    keep: float = Field(0.5, gt=0, le=1)
+    """Share of those that reached a rung that clears its hurdle."""
+    least_kept: int = Field(2, ge=1)
+    """Candidates a hurdle lets through whatever the share."""
+    least_population: int = Field(6, ge=2)
+    """Candidates that must have reached a rung before it has a hurdle."""
+    least_fidelity: float = Field(0.5, ge=-1, le=1)
+    """Least Kendall tau of a rung's ranking with the final one for the rung to eliminate."""
+    least_finished: int = Field(6, ge=3)
+    """Candidates that must have gone all the way before a rung's fidelity is known."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Level of the sequential tests against the reference and the best."""
+    noise_sd: float = Field(0.02, gt=0)
+    """Spread of a paired difference over seeds in nats, until the run has measured its own."""
+    least_freedom: int = Field(8, ge=1)
+    """Degrees of freedom with which the run's own spread replaces it."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """Training tokens the search may spend; when the next run would pass it, the search ends."""
+
+
 class EvolveConfig(_Section):
     """Everything an evolution depends on."""
 
@@ -129,6 +152,8 @@ class EvolveConfig(_Section):
     worse at every size can have the better slope, so neither is the default."""
     stages: list[StageSection] | None = None
     """Stages of the search; None takes the ladder's."""
+    racing: RacingSection | None = None
+    """Stop candidates that cannot win before all runs of the first stages are made; None measures all of them."""
     confirmation: ConfirmationSection = ConfirmationSection()
     proposer: ProposerSection = ProposerSection()
     population: PopulationSection = PopulationSection()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import withhold
 from evolution.config import ConfigError, EvolveConfig
 from evolution.engine import Evolution, Listener, Result
 from evolution.fitness import LEAST_SIZES
@@ -21,6 +22,7 @@ from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
 from evolution.proposing import EndpointClient
+from evolution.race_course import check_budget
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
 from frameworks.registry import Framework, framework
 from training.executors.local import default_workers
@@ -75,6 +77,7 @@ def check_request(config: EvolveConfig) -> Request:
     if not name or name in (".", "..") or "/" in name or "\\" in name or name.startswith("-"):
         raise ConfigError(f"name {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
     stages = resolve_stages(config, rungs)
+    check_budget(config.racing, stages, rungs)
     searched = len({stage.size for stage in stages})
     if searched < LEAST_SIZES[config.fitness]:
         raise ConfigError(
@@ -262,7 +265,7 @@ def evolve(
     finished = _finished(request, directory) if ledger_path.exists() else None
     if finished is not None:
         listen("finished_before", {"name": request.name, "directory": str(directory)})
-        return finished
+        return withhold(finished, directory)
     endpoint = endpoint_of(config)
     corpus = load_run_corpus(config, request.ladder, listen)
     directory.mkdir(parents=True, exist_ok=True)
@@ -303,6 +306,7 @@ def evolve(
             raise
         ledger.record_once("run_finished", {"sentence": result.sentence, "n_candidates": result.n_candidates}, "end")
         report = report_of_run(ledger, directory)
+        result = withhold(result, directory)
         listen("report", {"path": str(report), "result": result})
     return result
 

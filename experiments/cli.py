@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, inspect, report, train
 from experiments.commands import probe as probe_command
 from experiments.commands import tune as tune_command
 from experiments.commands import validate as validate_command
@@ -35,6 +35,9 @@ app.command("tune")(tune_command.tune)
 app.command("validate")(validate_command.validate)
 app.command("probe")(probe_command.probe)
 app.command("calibrate")(calibrate.calibrate)
+app.command("curves")(curves.curves)
+app.command("ablate")(ablate.ablate)
+app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
@@ -75,6 +78,7 @@ def is_users(error: Exception) -> bool:
     names = {
         "ConfigError",
         "CorpusError",
+        "CurveTableError",
         "EndpointError",
         "LedgerError",
         "MeasurementError",

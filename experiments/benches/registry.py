@@ -86,6 +86,16 @@ _BENCHES = (
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",
     ),
+    Bench(
+        name="verdicts",
+        promises="false promotions, peeking, power and the coverage of scaling fits are what theory says",
+        target="experiments.benches.verdicts:measure",
+    ),
+    Bench(
+        name="racing",
+        promises="a race picks the winner of full training, or its statistical equal, for a quarter of the tokens",
+        target="experiments.benches.racing:measure",
+    ),
 )
 
 
