@@ -13,6 +13,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from evolution.proposer_config import (
+    ArmSection,
+    BudgetSection,
+    ChoiceSection,
+    ControlsSection,
+    GuidanceSection,
+    ProposerSection,
+)
+
 
 class ConfigError(ValueError):
     """A configuration cannot be used; the message names the key, the value and what is allowed."""
@@ -54,31 +63,6 @@ class ConfirmationSection(_Section):
     max_parameter_ratio: float = Field(1.01, ge=1)
     sizes: list[str] | None = None
     """Sizes to confirm at; None takes every size of the ladder and its unseen larger one."""
-
-
-class ProposerSection(_Section):
-    """Who proposes: the embedded operator catalogue or an OpenAI-compatible endpoint."""
-
-    kind: Literal["catalogue", "endpoint"] = "catalogue"
-    api_base: str | None = None
-    """Base address that ends in /v1; None takes OpenAI's own."""
-    model: str | None = None
-    api_key_file: Path | None = None
-    """File that holds the key; without it the key is read from OPENAI_API_KEY."""
-    temperature: float = Field(0.7, ge=0, le=2)
-    max_tokens: int = Field(4096, ge=64)
-    timeout: float = Field(120.0, gt=0)
-    attempts: int = Field(4, ge=1)
-    """Proposals tried an iteration until one is new and passes the guards."""
-    backoff: float = Field(1.0, ge=0, le=60)
-    """Seconds to wait after an endpoint's error, doubled at each further attempt."""
-    inspirations: int = Field(3, ge=0)
-
-    @model_validator(mode="after")
-    def _endpoint_is_named(self) -> ProposerSection:
-        if self.kind == "endpoint" and not self.model:
-            raise ValueError("an endpoint needs a model: give --model, OPENAI_MODEL or proposer.model")
-        return self
 
 
 class PopulationSection(_Section):
@@ -156,6 +140,12 @@ class EvolveConfig(_Section):
     """Stop candidates that cannot win before all runs of the first stages are made; None measures all of them."""
     confirmation: ConfirmationSection = ConfirmationSection()
     proposer: ProposerSection = ProposerSection()
+    proposers: list[ArmSection] = []
+    """Several proposers; empty: `proposer` is the only one."""
+    choice: ChoiceSection = ChoiceSection()
+    guidance: GuidanceSection = GuidanceSection()
+    budget: BudgetSection = BudgetSection()
+    controls: ControlsSection = ControlsSection()
     population: PopulationSection = PopulationSection()
     limits: LimitsSection = LimitsSection()
     start_program: str | None = None

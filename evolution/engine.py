@@ -4,9 +4,8 @@ OpenEvolve's parts do the evolving (population, islands, LLM ensemble); this loo
 them in one process and measures in killable workers. It is deterministic: a proposal
 for iteration i is made on the population as it stands after the admission of iteration
 i - `in_flight`, results are admitted in order, and neither the number of workers nor
-their timing changes a choice. Resuming is running again: what the ledger holds
-(replies, guard reports, runs) is used instead of asked for, so the loop arrives at
-exactly the state it was killed in.
+their timing changes a choice. Resuming is running again: what the ledger holds is used
+instead of asked for, so the loop arrives at exactly the state it was killed in.
 """
 
 from __future__ import annotations
@@ -15,18 +14,22 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evolution.budget import Budget, BudgetSpent, stop_payload
+from evolution.candidate import Candidate
 from evolution.config import EvolveConfig
 from evolution.confirmation import confirm, make_plan
 from evolution.fitness import LEAST_SIZES, Cell, advantage, combined_score, paired_gain
 from evolution.guarding import Guarding
 from evolution.measurement import Measurement
 from evolution.population import Population
-from evolution.proposing import EndpointClient, Proposing
+from evolution.proposers.roster import Roster
+from evolution.proposing import Proposing
 from evolution.race_course import Course
+from evolution.result import Result
 from evolution.stages import RunFactory, Stage
+from evolution.training_cost import candidate_tokens
 from frameworks.program import Program
 
 if TYPE_CHECKING:
@@ -39,34 +42,6 @@ if TYPE_CHECKING:
 Listener = Callable[[str, Mapping[str, Any]], None]
 
 
-@dataclass(kw_only=True)
-class Candidate:
-    """A candidate in the running search: its program, where it came from, its completed losses."""
-
-    program: Program
-    iteration: int
-    parent: str | None
-    island: int
-    changes: str
-    losses: dict[Cell, float]
-    failure: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What an evolution ended with.
-
-    Attributes:
-        verdicts: `analysis.promotion.Verdict` as JSON, one a shortlisted candidate; empty when nothing led.
-        n_candidates: distinct candidates measured without failure, the reference not counted.
-        sentence: the end in plain words.
-    """
-
-    verdicts: tuple[Mapping[str, Any], ...]
-    n_candidates: int
-    sentence: str
-
-
 class Evolution:
     """One evolution over open resources; `evolution.session` opens and closes them.
 
@@ -75,9 +50,9 @@ class Evolution:
         framework: what evolves.
         stages: where candidates are measured in the search.
         confirmation_sizes: where the shortlist is confirmed.
-        factory, ledger, measurement, guarding: the run's parts.
-        client: the endpoint; None in a replay.
-        proposer_name: recorded with every proposal.
+        factory, ledger, measurement, guarding, roster: the run's parts; the roster holds the proposers.
+        budget: what may be spent; None: no limit.
+        source: ledger of the run that is replayed; None: proposers are asked.
         listener: called with (event, payload) as things happen.
     """
 
@@ -92,8 +67,9 @@ class Evolution:
         ledger: Ledger,
         measurement: Measurement,
         guarding: Guarding,
-        client: EndpointClient | None,
-        proposer_name: str,
+        roster: Roster,
+        budget: Budget | None = None,
+        source: Ledger | None = None,
         start: Program | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -109,6 +85,7 @@ class Evolution:
         self._guarding = guarding
         self._start = start
         self._listen = listener or (lambda event, payload: None)
+        self._budget = budget or Budget(config.budget)
         self._population = Population(config.population, config.seed)
         self._reference = Candidate(
             program=framework.program(), iteration=0, parent=None, island=0, changes="the reference", losses={}
@@ -125,14 +102,16 @@ class Evolution:
             ledger=ledger,
             population=self._population,
             guarding=guarding,
-            client=client,
+            roster=roster,
             shown=self._shown,
-            proposer_name=proposer_name,
             noise=self._noise,
+            budget=self._budget,
+            source=source,
+            on_reply=lambda account: self._listen("reply", {"spent": account.spent}),
         )
 
     def run(self) -> Result:
-        """Search, then confirm; see the module."""
+        """Search, then confirm."""
         self._measure_reference()
         self._admit_start_program()
         self._search()
@@ -160,11 +139,15 @@ class Evolution:
             measurement=self._measurement,
             factory=self._factory,
         )
-        promoted = [verdict for verdict in verdicts if verdict.decision == "promoted"]
-        best = promoted[0] if promoted else verdicts[0]
+        best = next((verdict for verdict in verdicts if verdict.decision == "promoted"), verdicts[0])
         return Result(
             verdicts=tuple(v.to_json() for v in verdicts), n_candidates=self._n_measured(), sentence=best.sentence
         )
+
+    def standing(self) -> tuple[Candidate, Candidate | None, int]:
+        """After `run`: the reference, the best candidate of the search, and how many were measured or failed."""
+        ranked = self._ranked()
+        return self._reference, ranked[0] if ranked else None, len(self._candidates) - 1
 
     def _submit(self, candidate: Candidate, stages: tuple[Stage, ...]) -> list[tuple[Cell, Future[Outcome]]]:
         identity = candidate.program.identity
@@ -276,13 +259,21 @@ class Evolution:
 
     def _search(self) -> None:
         pending: deque[tuple[Candidate, list[tuple[Cell, Future[Outcome]]]]] = deque()
+        tokens = candidate_tokens(self._factory, self._reference.program.identity, self._in_loop)
         for iteration in range(1, self._config.iterations + 1):
             while len(pending) >= self._config.in_flight:
                 self._admit_measured(*pending.popleft())
             if self._course is not None and not self._course.affords_rung(0):
                 self._note_spent(self._course, f"iteration {iteration} was not begun")
                 break
-            accepted = self._proposing.next(iteration)
+            try:
+                self._budget.check_candidate(tokens)
+                accepted = self._proposing.next(iteration)
+            except BudgetSpent as spent:
+                stop = stop_payload(spent, iteration)
+                self._ledger.record_once("decision", stop, key="budget")
+                self._listen("budget", stop)
+                break
             if accepted is None:
                 self._listen("no_candidate", {"iteration": iteration})
                 continue
@@ -295,6 +286,7 @@ class Evolution:
                 losses={},
             )
             self._listen("accepted", {"candidate": accepted.program.identity, "iteration": iteration})
+            self._budget.charge_candidate(tokens)
             pending.append((candidate, self._enter(candidate)))
         while pending:
             self._admit_measured(*pending.popleft())
@@ -347,6 +339,7 @@ class Evolution:
                         iteration=0,
                         island=island,
                     )
+        self._proposing.credit(identity, gain)
         payload = {
             "candidate": identity,
             "iteration": candidate.iteration,

@@ -87,10 +87,20 @@ def report_data(
     started = ledger.events("run_started")
     if not started:
         raise ValueError(f"the ledger of run '{name}' holds no started run; nothing can be reported")
+    from analysis.arm_gains import arm_rows, guidance_sentence
+    from analysis.proposal_rates import guidance_rows, proposer_rows
+    from evolution import proposer_rows as rows
+
     manifest = started[0].payload if ladder is None else {**started[0].payload, "ladder": ladder}
     shown = next((event for event in ledger.events("plan") if plan_key in (None, event.key)), None)
     plan = None if shown is None else shown.payload
-    runs = [run for run in ledger.comparable_runs() if _belongs(run, plan)]
+    everything = ledger.comparable_runs()
+    extra = rows.control_candidates(ledger)
+    runs = [run for run in everything if _belongs(run, plan) and run.spec["candidate"] not in extra]
+    proposals = rows.proposal_rows(ledger)
+    llms = rows.llm_names(manifest)
+    withheld = guidance_rows([row for row in proposals if row["proposer"] in llms])
+    arms = arm_rows(rows.fresh_gains(ledger))
     candidates = {str(event.key): event.payload for event in ledger.candidates()}
     reference = str(manifest["reference"])
     verdicts = tuple(verdict for verdict in stored_verdicts(ledger) if shown is None or verdict["plan"] == shown.key)
@@ -108,11 +118,11 @@ def report_data(
         reference=reference,
         command=manifest.get("command"),
         proposer=str(manifest["proposer"]),
-        uses_llm=manifest["config"]["proposer"]["kind"] != "catalogue",
+        uses_llm=_uses_llm(manifest),
         created=datetime.fromtimestamp(started[0].time, UTC).isoformat(timespec="seconds"),
         state=_state(ledger),
         manifest=manifest,
-        cost=_cost(ledger, runs),
+        cost=_cost(ledger, everything),
         sizes=_sizes(manifest, runs, reference),
         verdicts=verdicts,
         plan=plan,
@@ -121,7 +131,12 @@ def report_data(
         confirmation=[_run_row(run) for run in runs if run.spec["purpose"] == "confirmation"],
         search=[_run_row(run) for run in runs if run.spec["purpose"] == "search"],
         scaling=_scaling(runs, [reference, *([winner] if winner else [])]),
-        lineage=[_node(event, fitness) for event in ledger.candidates()],
+        lineage=[_node(event, fitness) for event in ledger.candidates() if event.key not in extra],
+        proposers=proposer_rows(proposals),
+        guidance=withheld if any(row["withheld"] for row in proposals) else (),
+        arms=arms,
+        arms_sentence=guidance_sentence(arms, manifest["config"]["confirmation"]["least_effect"]) if arms else None,
+        ended_by=rows.ended_by(ledger),
         winner=winner,
         winner_block=block,
         winner_diff=block_diff(candidates[reference]["block"], block, "reference", winner[:12])
@@ -139,6 +154,10 @@ def _belongs(run: RunRecord, plan: Mapping[str, Any] | None) -> bool:
     if run.spec["purpose"] != "confirmation":
         return bool(run.spec["purpose"] == "search")
     return plan is not None and run.spec["seed"] in plan["seeds"]
+
+def _uses_llm(manifest: Mapping[str, Any]) -> bool:
+    config = manifest["config"]
+    return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
 
 
 def _state(ledger: Ledger) -> str:
@@ -282,7 +301,7 @@ def _rejected(ledger: Ledger) -> list[Row]:
     rows = []
     for event in ledger.proposals():
         payload = event.payload
-        if payload["status"] != "accepted":
+        if payload["status"] != "accepted" and not payload.get("arm"):
             rows.append(
                 {
                     "iteration": payload.get("iteration"),
@@ -344,7 +363,7 @@ def _notes(manifest: Mapping[str, Any], validation: Event | None) -> list[str]:
         else "Both arms ran at the ladder's learning rates; neither was tuned further.",
         "Losses are nats a token on this corpus at these sizes and horizons; nothing is claimed beyond them.",
     ]
-    if manifest["config"]["proposer"]["kind"] == "catalogue":
+    if not _uses_llm(manifest):
         notes.insert(
             0,
             "The proposer was evoscale's catalogue of code operators from the literature and their recombination. "

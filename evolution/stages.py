@@ -135,6 +135,12 @@ class RunFactory:
         """The run of a candidate with `settings` in place of the ladder's, on a tuning seed."""
         return self._spec(candidate, size, self._seed("tuning", seed_index), "tuning", settings=settings)
 
+    def assessment(self, candidate: str, stage: Stage, seed_index: int, factor: float = 1.0) -> RunSpec:
+        """The run of a control arm on a seed of the tuning range, at `factor` times the ladder's learning rate."""
+        seed = self._seed("tuning", seed_index)
+        rate = self._ladder.size(stage.size).learning_rate * factor
+        return self._spec(candidate, stage.size, seed, "tuning", stage.steps, {"learning_rate": rate})
+
     def confirmation_seeds(self) -> list[int]:
         """The predeclared fresh seeds."""
         return [self._seed("confirmation", index) for index in range(self._config.confirmation.seeds)]

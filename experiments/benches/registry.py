@@ -82,6 +82,16 @@ _BENCHES = (
         target="experiments.benches.harness:measure",
     ),
     Bench(
+        name="proposers",
+        promises="the embedded LLM works, replays exactly, keeps to budgets; the bandit finds the best proposer",
+        target="experiments.benches.proposers:measure",
+    ),
+    Bench(
+        name="orchestration",
+        promises="an iteration costs milliseconds beside training and LLM, and no more when the run is long",
+        target="experiments.benches.orchestration:measure",
+    ),
+    Bench(
         name="sandbox",
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",
