@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import bench, calibrate, doctor, evolve, merge, report, train
 
 app = typer.Typer(
     name="evoscale",
@@ -28,6 +28,7 @@ app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )(train.train)
 app.command("calibrate")(calibrate.calibrate)
+app.command("merge")(merge.merge)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
@@ -59,6 +60,7 @@ def is_users(error: Exception) -> bool:
         "EndpointError",
         "LedgerError",
         "MeasurementError",
+        "MergeError",
         "ProgramError",
         "SandboxUnavailable",
         "UnknownControlError",
