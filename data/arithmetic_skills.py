@@ -1,8 +1,8 @@
 """Generated arithmetic: three skills on four digits, each problem in exactly one split.
 
-A problem reads `+4827=` and its answer `21;`: the sum (+), the largest (>) or the smallest (<) of four digits. There are
-10,000 of each. Which split one belongs to depends on a hash of its text alone, so nothing that experts were
-trained on is ever searched with or reported on.
+A problem reads `+4827=` and its answer `21;`: the sum (+), the largest (>) or the smallest (<) of
+four digits. There are 10,000 of each. Which split one belongs to depends on a hash of its text alone,
+so nothing that experts were trained on is ever searched with or reported on.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ class BenchmarkConfig:
                 f"Known: {', '.join(BENCHMARKS)}"
             )
         if self.temperature != 0.0:
-            raise MergeError(f"temperature is {self.temperature!r}; answers are decoded deterministically, so it must be 0")
+            raise MergeError(
+                f"temperature is {self.temperature!r}; answers are decoded deterministically, so it must be 0"
+            )
         for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("beams", 1), ("shots", 0)):
             if getattr(self, name) < least:
                 raise MergeError(f"{name} is {getattr(self, name)!r}; it must be at least {least}")
@@ -158,7 +160,9 @@ def answer_problems(
             inputs = inputs.to(config.device)
             width = inputs["input_ids"].shape[1]
             if most is not None and width >= most:
-                raise MergeError(f"a prompt has {width} tokens and the limit is {most}; use fewer shots than {config.shots}")
+                raise MergeError(
+                    f"a prompt has {width} tokens and the limit is {most}; use fewer shots than {config.shots}"
+                )
             room = config.max_new_tokens if most is None else min(config.max_new_tokens, most - width)
             output = model.generate(
                 **inputs,

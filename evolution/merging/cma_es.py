@@ -73,9 +73,7 @@ class CMAESConfig:
         for name, allowed in (("coefficients", ("free", "simplex")), ("covariance", ("full", "separable", "auto"))):
             if getattr(self, name) not in allowed:
                 raise MergeError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if self.n_parents is not None and (
-            self.population_size is None or self.n_parents != self.population_size // 2
-        ):
+        if self.n_parents is not None and (self.population_size is None or self.n_parents != self.population_size // 2):
             raise MergeError(
                 f"n_parents is {self.n_parents!r} and population_size {self.population_size!r}; "
                 "n_parents must be half of population_size, or None"

@@ -49,7 +49,9 @@ class ExpertsConfig:
     seed: int = 0
 
 
-def experts_folder(config: ExpertsConfig | None = None, cache: Path | None = None, report: Report | None = None) -> Path:
+def experts_folder(
+    config: ExpertsConfig | None = None, cache: Path | None = None, report: Report | None = None
+) -> Path:
     """The folder with `base`, `total`, `largest` and `smallest`; trained on the first call.
 
     Args:
