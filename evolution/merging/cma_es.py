@@ -98,6 +98,7 @@ class CMAESOptimizer:
         self.history: list[float | None] = []
         self.stopped = ""
         self._search: Any = None
+        self._n = 0
         self._asked: list[Vector] = []
         self._stale = 0
 
@@ -118,7 +119,10 @@ class CMAESOptimizer:
         if len(centre) != n_dimensions:
             raise MergeError(f"the mean has {len(centre)} values for {n_dimensions} dimensions")
         self.best, self.history, self.stopped, self._stale = None, [], "", 0
-        self._search = self._library_search(centre.astype(np.float64))
+        self._n = n_dimensions
+        # the library needs two dimensions; with one, a second that nobody sees is searched along
+        seen = centre if n_dimensions > 1 else np.array([centre[0], (low + high) / 2])
+        self._search = self._library_search(seen.astype(np.float64))
 
     def _library_search(self, mean: Vector) -> Any:
         import cmaes
@@ -129,8 +133,7 @@ class CMAESOptimizer:
         bounds = np.tile(np.asarray(config.bounds, dtype=np.float64), (n, 1))
         given = {"mean": mean, "sigma": config.sigma, "bounds": bounds, "seed": seed}
         given["population_size"] = config.population_size or 4 + int(3 * math.log(n))
-        # the full form needs two dimensions
-        separable = config.covariance == "separable" or (config.covariance == "auto" and n > FULL_LIMIT) or n == 1
+        separable = config.covariance == "separable" or (config.covariance == "auto" and n > FULL_LIMIT)
         return cmaes.SepCMA(**given) if separable else cmaes.CMA(**given)
 
     @property
@@ -145,6 +148,7 @@ class CMAESOptimizer:
 
     def coefficients(self, vector: Vector) -> Vector:
         """A point of the search as coefficients: as it is, or divided by its sum."""
+        vector = vector[: self._n]
         if self.config.coefficients == "free":
             return vector
         total = float(vector.sum())

@@ -129,6 +129,9 @@ def _train_all(config: ExpertsConfig, folder: Path, report: Report) -> None:
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -136,10 +136,11 @@ def _start(
     base: str | None,
     models: tuple[str, ...],
 ) -> None:
-    manifest = {
+    settings: dict[str, Any] = config.model_dump(mode="json")
+    manifest: dict[str, Any] = {
         "name": config.name,
         "kind": "merge",
-        "config": config.model_dump(mode="json"),
+        "config": settings,
         "command": shlex.join(["evoscale", *arguments]) if arguments else None,
         "base": base,
         "models": list(models),
@@ -148,11 +149,11 @@ def _start(
     before = ledger.events("run_started", limit=1)
     if before:
         then = before[0].payload["config"]
-        changed = [key for key, value in manifest["config"].items() if then.get(key) != value]  # type: ignore[union-attr]
+        changed = [key for key, value in settings.items() if then.get(key) != value]
         if changed:
             raise MergeError(
                 f"run '{config.name}' was started with another {changed[0]} ({then.get(changed[0])!r}, now "
-                f"{manifest['config'][changed[0]]!r}); use the same settings to go on, or another --name"  # type: ignore[index]
+                f"{settings[changed[0]]!r}); use the same settings to go on, or another --name"
             )
     ledger.record("run_started", manifest)
     write_json(directory / "manifest.json", manifest)

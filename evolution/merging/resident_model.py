@@ -75,7 +75,9 @@ class SourceModels:
     def load(self, name: str) -> Any:
         """A fresh transformers model with the weights of `name`, in fp32."""
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # one bar a model would bury the search's own lines
         return AutoModelForCausalLM.from_pretrained(self.folder(name), dtype=torch.float32).eval()
 
     def tokenizer(self) -> Any:

@@ -131,7 +131,8 @@ class Sparsifier:
     def _random_mask(self, delta: Tensor, number: int) -> Tensor:
         draws = self._rng(self._change.index, number).integers(0, 1 << 32, size=len(delta), dtype=np.uint32)
         if self._kind == "random":
-            return torch.from_numpy(draws < self._density * _DRAWS)
+            # whole numbers below a bound are those below the bound rounded up
+            return torch.from_numpy(draws < np.uint32(min(_DRAWS - 1, math.ceil(self._density * _DRAWS))))
         return torch.from_numpy(draws < self._keep_probabilities(delta) * _DRAWS)
 
     def _keep_probabilities(self, delta: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
