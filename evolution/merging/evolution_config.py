@@ -42,6 +42,8 @@ class EvolutionConfig(BaseModel):
     """CMA-ES; else a plain genetic search."""
     use_hybrid_ps_dfs: bool = False
     """Parameter space first, then data flow over the winner and the sources."""
+    multi_objective: bool = False
+    """NSGA-II over the accuracy of each skill (or language) in the parameter space, in place of CMA-ES."""
     num_generations: int = Field(15, ge=1)
     population_size: int | None = Field(None, ge=2)
     """None: 4 + floor(3 ln n)."""
@@ -96,6 +98,8 @@ class EvolutionConfig(BaseModel):
         chosen = method(self.merge_method)
         if self.models and chosen.needs_base and self.base_model is None:
             raise ValueError(f"{chosen.name} needs a base model; set base_model")
+        if self.multi_objective and (self.use_hybrid_ps_dfs or self.space != "parameter_space" or self.racing):
+            raise ValueError("multi_objective searches the parameter space and needs racing: false and no hybrid")
         if not self.use_real_fitness and self.racing:
             raise ValueError(
                 "racing needs answers that are right or wrong; set racing: false with use_real_fitness: false"
@@ -107,6 +111,8 @@ class EvolutionConfig(BaseModel):
         """In one word: `hybrid`, or the space with the search."""
         if self.use_hybrid_ps_dfs:
             return "hybrid"
+        if self.multi_objective:
+            return "parameter_space by NSGA-II"
         return f"{self.space} by {'CMA-ES' if self.use_cmaes else 'genetic search'}"
 
 

@@ -61,6 +61,7 @@ class Found:
         failures: how many had no fitness.
         stopped: why it ended.
         history: best fitness of each generation.
+        front: of NSGA-II: the objectives of each ranked candidate, in the order of their names.
     """
 
     stage: str
@@ -69,6 +70,7 @@ class Found:
     failures: int
     stopped: str
     history: tuple[float | None, ...]
+    front: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,35 @@ def search_dataflow(
 
     start = flow.start_vector()
     return run_search("data flow", search, flow.n_dimensions, decode, evaluate, listener, config.dfs_generations, start)
+
+
+def search_pareto(
+    config: EvolutionConfig, sources: Sources, evaluate: Evaluate, listener: Listener, groups: list[str]
+) -> Found:
+    """NSGA-II in parameter space with one objective a group of problems; `ranked` holds the front."""
+    from evolution.merging.multi_objective import ParetoSearch, run_pareto
+
+    space = parameter_space(config, sources)
+    search = ParetoSearch(
+        n_dimensions=space.n_dimensions,
+        n_objectives=len(set(groups)),
+        population_size=config.population_size or 4 + int(3 * math.log(space.n_dimensions)),
+        seed=config.seed,
+    )
+
+    def decode(vector: Vector) -> MergeCandidate:
+        return MergeCandidate(recipes=(space.decode(vector),))
+
+    front, evaluations, failures = run_pareto(search, decode, evaluate, groups, config.num_generations, listener)
+    return Found(
+        stage="pareto",
+        ranked=tuple((candidate, float(np.mean(row))) for candidate, row in front),
+        evaluations=evaluations,
+        failures=failures,
+        stopped=f"{config.num_generations} generations are done",
+        history=(float(np.mean(front[0][1])),),
+        front=tuple(tuple(row) for _, row in front),
+    )
 
 
 def search_at_random(

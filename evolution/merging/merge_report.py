@@ -110,6 +110,7 @@ def metrics_of(
                 "failures": result.failures,
                 "stopped": result.stopped,
                 "history": list(result.history),
+                "front": [list(row) for row in result.front],
             }
             for result in found
         ],

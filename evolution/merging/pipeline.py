@@ -26,6 +26,7 @@ from evolution.merging.candidate import CandidateModels, MergeCandidate, copy_of
 from evolution.merging.evaluation import Correct, Evaluation, Score, benchmark_scores, proxy_scores
 from evolution.merging.evolution_config import EvolutionConfig
 from evolution.merging.merge_report import compare, metrics_of
+from evolution.merging.multi_objective import group_names
 from evolution.merging.recipe import MergeRecipe
 from evolution.merging.resident_model import SourceModels
 from frameworks.merging.merge_error import MergeError
@@ -259,6 +260,9 @@ class _Evolution:
         config, shape = self._config, self._shape
         if config.use_hybrid_ps_dfs:
             return list(hybrid.search_hybrid(config, shape, evaluate, self._heard, target))
+        if config.multi_objective:
+            groups = group_names(self._splits.evolve)
+            return [hybrid.search_pareto(config, shape, evaluate, self._heard, groups)]
         if config.space == "layer_gate":
             return [hybrid.search_layer_gate(config, shape, evaluate, self._heard, target)]
         if config.space == "dataflow":

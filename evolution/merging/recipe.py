@@ -271,7 +271,8 @@ def _numbers(value: Value | None) -> list[float]:
 def _check_ranges(recipe: MergeRecipe, source: str) -> None:
     """Refuse, before any file is opened, what the methods would refuse later."""
     chosen = recipe.method
-    recipe.settings("", 0.0) if not isinstance(recipe.parameters.t, list) else None
+    if not isinstance(recipe.parameters.t, list):
+        recipe.settings("", 0.0)
     sections: list[ModelSection] = list(recipe.models or [])
     sections += [entry for part in recipe.slices or [] for entry in part.sources]
     if chosen.uses_density:

@@ -8,12 +8,14 @@ is measured in a child: the growth of its peak over what Python and torch take, 
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,10 +92,10 @@ def _interleaved(folder: Path, method: str, repeats: int) -> tuple[float, float]
     recipe = parse_recipe(_content(folder, method), "bench")
     fast, slow = [], []
     for number in range(repeats):
-        fast.append(_cpu(lambda number=number: merge_to(recipe, folder / f"out-{method}-{number}")))  # type: ignore[misc]
-        slow.append(_cpu(lambda: _naive_merge(folder, method)))
-        for file in (folder / f"out-{method}-{number}").iterdir():
-            file.unlink()
+        target = folder / f"out-{method}-{number}"
+        fast.append(_cpu(partial(merge_to, recipe, target)))
+        slow.append(_cpu(partial(_naive_merge, folder, method)))
+        shutil.rmtree(target)
     return statistics.median(fast), statistics.median(slow)
 
 

@@ -13,15 +13,17 @@ CHUNK = 1 << 17
 
 
 class FlatTensor(Protocol):
-    """A tensor seen as one row of numbers.
+    """A tensor seen as one row of numbers."""
 
-    Attributes:
-        shape: its real shape.
-        dtype: as stored.
-    """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its real shape."""
+        ...
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype
+    @property
+    def dtype(self) -> torch.dtype:
+        """As stored."""
+        ...
 
     def read(self, start: int, stop: int) -> Tensor:
         """Elements start..stop in row-major order: (stop - start,), as stored; the caller does not write to it."""

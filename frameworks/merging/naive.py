@@ -7,7 +7,7 @@ generator: an element is kept where its number is below its keep probability.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +71,10 @@ def _length(a: Row) -> float:
     return math.sqrt(float((a * a).sum()))
 
 
-def _slerp(a: Row, b: Row, t: float, straight: object) -> Row:
+def _slerp(a: Row, b: Row, t: float, straight: Callable[[float], bool]) -> Row:
     lengths = _length(a) * _length(b)
     cosine = float((a * b).sum()) / lengths if lengths else 1.0
-    if straight(cosine):  # type: ignore[operator]
+    if straight(cosine):
         return (1 - t) * a + t * b
     theta = math.acos(min(1.0, max(-1.0, cosine)))
     return (math.sin((1 - t) * theta) * a + math.sin(t * theta) * b) / math.sin(theta)
@@ -141,7 +141,8 @@ def _rank_probabilities(d: Row, density: float, epsilon: float) -> Row:
     n = rows.shape[1]
     if n > 1:
         for row, out in zip(rows, probabilities, strict=True):
-            for rank, place in enumerate(sorted(range(n), key=lambda i, row=row: (row[i], i))):  # type: ignore[misc]
+            by_size = sorted((value, place) for place, value in enumerate(row.tolist()))
+            for rank, (_, place) in enumerate(by_size):
                 out[place] = density - epsilon + 2 * epsilon * rank / (n - 1)
     return probabilities.reshape(d.shape)
 

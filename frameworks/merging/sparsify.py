@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from frameworks.merging.flat_tensor import FlatTensor, numel, row_length, spans
@@ -135,7 +136,7 @@ class Sparsifier:
             return torch.from_numpy(draws < np.uint32(min(_DRAWS - 1, math.ceil(self._density * _DRAWS))))
         return torch.from_numpy(draws < self._keep_probabilities(delta) * _DRAWS)
 
-    def _keep_probabilities(self, delta: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _keep_probabilities(self, delta: Tensor) -> NDArray[np.float64]:
         """density - epsilon .. density + epsilon by rank of magnitude in each row; ties by position."""
         rows = delta.abs().numpy().reshape(-1, self._row)
         ranks = np.empty(rows.shape, dtype=np.float64)
@@ -144,10 +145,7 @@ class Sparsifier:
         np.put_along_axis(ranks, order, places, axis=1)
         spread = self._settings.epsilon
         share = ranks / (self._row - 1) if self._row > 1 else np.full(rows.shape, 0.5)
-        probabilities: np.ndarray[tuple[int], np.dtype[np.float64]] = (
-            self._density - spread + 2 * spread * share
-        ).reshape(-1)
-        return probabilities
+        return np.asarray(self._density - spread + 2 * spread * share, dtype=np.float64).reshape(-1)
 
     def kept(self, number: int) -> Tensor:
         """Piece `number` of the change with the dropped elements zero, rescaled: a fresh tensor."""

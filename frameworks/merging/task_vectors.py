@@ -8,7 +8,7 @@ the weights that took part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -65,7 +65,9 @@ def merged_pieces(
         )
         for index, source in enumerate(sources)
     ]
-    combine = _Consensus(weights, settings) if method.consensus else _Plain(weights, settings)
+    combine: Callable[[list[Tensor]], Tensor] = (
+        _Consensus(weights, settings) if method.consensus else _Plain(weights, settings)
+    )
     for number, (start, stop) in enumerate(pieces):
         merged = combine([part.kept(number) for part in sparse])
         yield base.read(start, stop).to(dtype).add(merged, alpha=settings.scale)
@@ -102,7 +104,7 @@ class _Consensus:
         for weight, delta in zip(self._weights, deltas, strict=True):
             if divisors is not None:
                 # weights of the elements with W > 0 and with W < 0; d and W have opposite signs where w < 0
-                above, below = divisors if weight >= 0 else divisors[::-1]
+                above, below = divisors if weight >= 0 else (divisors[1], divisors[0])
                 if weight:
                     above.add_(torch.heaviside(delta, _zero(delta)), alpha=weight)
                     below.add_(torch.heaviside(-delta, _zero(delta)), alpha=weight)
@@ -113,7 +115,7 @@ class _Consensus:
         merged = torch.where(up, positive, negative)
         if divisors is None:
             return merged
-        divisor = torch.where(up, *divisors)
+        divisor = torch.where(up, divisors[0], divisors[1])
         return merged.div_(divisor.masked_fill_(divisor.abs() < LEAST_DIVISOR, 1.0))
 
 

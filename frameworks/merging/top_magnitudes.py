@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Magnitudes = NDArray[np.floating]
+Magnitudes = NDArray[Any]
+"""A row of fp32 or fp64."""
 
 
 @dataclass(frozen=True, kw_only=True)

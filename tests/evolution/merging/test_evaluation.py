@@ -12,9 +12,10 @@ import pytest
 from data.math_problems import MathProblem, item_hash
 from evolution.ledger import Ledger, SealError
 from evolution.merging.candidate import MergeCandidate, copy_of
-from evolution.merging.evaluation import Evaluation
+from evolution.merging.evaluation import Evaluation, Score
 from evolution.merging.evolution_config import EvolutionConfig
 from evolution.merging.hybrid import Found, Sources, search_at_random, search_parameter_space
+from evolution.merging.parameter_space import ParameterSpace
 from frameworks.merging.merge_error import MergeError
 
 PROBLEMS = [
@@ -146,3 +147,36 @@ def test_random_search_spends_what_it_is_given_and_total_failure_is_an_error(led
     broken = Evaluation(ledger, FakeModels(), lambda model, problems: [float("nan")], **given)
     with pytest.raises(MergeError, match="all 20 candidates failed"):
         search_at_random(config, sources, broken, lambda *event: None, 20)
+
+
+def test_nsga_ii_finds_the_front_and_survives_failures() -> None:
+    from evolution.merging.multi_objective import ParetoSearch, front_of, objectives_of, run_pareto
+
+    groups = ["a"] * 50 + ["b"] * 50
+
+    def trade(chosen: MergeCandidate) -> Score:
+        assert chosen.recipes[0].models is not None
+        one, other = (float(section.parameters.weight or 0) for section in chosen.recipes[0].models)  # type: ignore[arg-type]
+        if one > 0.9:
+            return Score(fitness=None, reason="does not merge")
+        # the first group is answered with the first weight, the second with what it leaves; the other weight costs both
+        shares = (one * (1 - other), (1 - one) * (1 - other))
+        scores = [float(n < 50 * share) for share in shares for n in range(50)]
+        return Score(fitness=sum(scores) / 100, scores=tuple(scores))
+
+    space = ParameterSpace(merge_method="linear", base_model=None, models=("x", "y"), n_layers=2)
+
+    def run() -> Any:
+        search = ParetoSearch(n_dimensions=2, n_objectives=2, population_size=16, seed=1)
+        return run_pareto(
+            search, lambda v: MergeCandidate(recipes=(space.decode(v),)), trade, groups, 12, lambda *event: None
+        )
+
+    front, evaluations, failures = run()
+    assert evaluations == 16 * 12
+    assert failures > 0
+    assert len(front) >= 5
+    assert all(sum(row) > 0.85 for _, row in front)
+    assert run()[0] == front
+    assert front_of([*front, (candidate("1"), [0.0, 0.0])]) == front
+    assert objectives_of(Score(fitness=None), groups) is None
