@@ -72,16 +72,17 @@ def load_gsm8k(split: str, folder: Path | None = None) -> list[MathProblem]:
     rows = _download("openai/gsm8k", "main", split) if folder is None else _jsonl(folder / f"{split}.jsonl")
     problems = []
     for number, row in enumerate(rows):
-        if not isinstance(row.get("question"), str) or "####" not in str(row.get("answer")):
+        question, solution = row.get("question"), row.get("answer")
+        if not isinstance(question, str) or not isinstance(solution, str) or "####" not in solution:
             raise CorpusError(
                 f"gsm8k {split} row {number}: expected a question and an answer with '####', got {row!r:.120}"
             )
         problems.append(
             MathProblem(
-                question=row["question"],
-                answer=str(row["answer"]).rpartition("####")[2].strip(),
-                solution=str(row["answer"]),
-                item=item_hash(row["question"]),
+                question=question,
+                answer=solution.rpartition("####")[2].strip(),
+                solution=solution,
+                item=item_hash(question),
                 source=f"gsm8k:{split}:{number}",
             )
         )

@@ -66,7 +66,7 @@ class FileTensor:
         buffer = np.empty((stop - start) * size, dtype=np.uint8)
         done = 0
         while done < len(buffer):
-            got = os.preadv(self.descriptor, [memoryview(buffer)[done:]], self.offset + start * size + done)
+            got = os.preadv(self.descriptor, [buffer.data[done:]], self.offset + start * size + done)
             if got <= 0:
                 raise MergeError(f"{self.path} ends early: a tensor's bytes are missing")
             done += got
@@ -249,4 +249,4 @@ def find_model(name: str) -> Path:
 def tensor_bytes(piece: Tensor) -> Iterator[memoryview]:
     """The raw bytes of a tensor, as the format stores them."""
     flat = piece.contiguous().view(torch.uint8) if piece.numel() else piece.to(torch.uint8)
-    yield memoryview(flat.numpy())
+    yield flat.numpy().data

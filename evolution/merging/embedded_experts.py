@@ -161,7 +161,7 @@ def _train(
         logits = model(input_ids=batch[:, :-1]).logits[:, prompt - 1 :]  # (B, answer, V)
         loss = F.cross_entropy(logits.flatten(0, 1), batch[:, prompt:].flatten())
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         report(name, step + 1, steps)
