@@ -134,9 +134,10 @@ def test_a_wrong_path_is_refused(sources: SourceModels) -> None:
     "more",
     [
         {"use_hybrid_ps_dfs": True, "groups": 3},
-        {"space": "layer_gate", "use_real_fitness": True, "racing": True},
-        {"space": "dataflow", "w_mode": "full", "repetitions": 2},
-        {"use_cmaes": False, "coefficients": "simplex", "merge_method": "ties"},
+        pytest.param({"space": "layer_gate", "use_real_fitness": True, "racing": True}, marks=pytest.mark.slow),
+        pytest.param({"space": "dataflow", "w_mode": "full", "repetitions": 2}, marks=pytest.mark.slow),
+        pytest.param({"use_cmaes": False, "coefficients": "simplex", "merge_method": "ties"}, marks=pytest.mark.slow),
+        pytest.param({"multi_objective": True, "population_size": 4}, marks=pytest.mark.slow),
     ],
 )
 def test_every_mode_runs_to_a_report_and_a_second_run_computes_nothing(
@@ -163,6 +164,7 @@ def test_every_mode_runs_to_a_report_and_a_second_run_computes_nothing(
         evolve_merge(EvolutionConfig(**settings(experts, **more, seed=1)), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_repeats_no_evaluation(experts: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(experts, num_generations=40, population_size=4, random_search=False)))
