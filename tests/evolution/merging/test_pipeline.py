@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_and_repeats_no_evaluation(experts: Path, tmp_path:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     file = tmp_path / "merge" / "ledger.sqlite"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     done = 0
     while done < 8 and worker.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
