@@ -30,7 +30,7 @@ class CMAESConfig:
     """Settings of the search.
 
     Attributes:
-        population_size: candidates a generation; None: 4 + floor(3 ln n).
+        population_size: candidates a generation, at least 4; None: 4 + floor(3 ln n).
         n_parents: parents of recombination; the library takes half the population, so only that, or None.
         sigma: first step size, in units of the coefficients; the paper uses a sixth of the range.
         max_generations: most generations.
@@ -66,7 +66,7 @@ class CMAESConfig:
             raise MergeError(f"bounds are {self.bounds!r}; they must be two finite numbers, the lower first")
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise MergeError(f"sigma is {self.sigma!r}; it must be a finite number above 0")
-        for name, least in (("max_generations", 1), ("patience", 1), ("population_size", 2)):
+        for name, least in (("max_generations", 1), ("patience", 1), ("population_size", 4)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise MergeError(f"{name} is {value!r}; it must be at least {least}")

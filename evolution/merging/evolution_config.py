@@ -45,7 +45,7 @@ class EvolutionConfig(BaseModel):
     multi_objective: bool = False
     """NSGA-II over the accuracy of each skill (or language) in the parameter space, in place of CMA-ES."""
     num_generations: int = Field(15, ge=1)
-    population_size: int | None = Field(None, ge=2)
+    population_size: int | None = Field(None, ge=4)
     """None: 4 + floor(3 ln n)."""
     sigma: float = Field(1 / 6, gt=0)
     patience: int = Field(50, ge=1)
