@@ -35,15 +35,18 @@ _CANDIDATES = 50
 def measure(options: Options, targets: Targets) -> Iterator[Row]:
     """Write models of random weights, merge them both ways, and report; see the module."""
     shape = _QUICK if options.quick else _SHAPE
+    tiny = ", tiny models" if options.quick else ""  # a row of its own: the targets are for real sizes
     with tempfile.TemporaryDirectory(prefix="evoscale-merge-") as name:
         folder = Path(name)
         size = _write_models(folder, shape)
         for method in _METHODS:
             fast, slow = _interleaved(folder, method, 1 if options.quick else 3)
-            yield targets.row(f"{method}: naive over ours, CPU time", slow / fast, f"x ({slow:.2f} s and {fast:.2f} s)")
+            yield targets.row(
+                f"{method}: naive over ours, CPU time{tiny}", slow / fast, f"x ({slow:.2f} s and {fast:.2f} s)"
+            )
         for count in (3, 8):
             peak = _peak_memory(folder, count)
-            yield targets.row(f"ties of {count} sources: memory beyond Python and torch", peak / size, "models")
+            yield targets.row(f"ties of {count} sources: memory beyond Python and torch{tiny}", peak / size, "models")
     yield from _candidate_rows(options, targets)
 
 
