@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, inspect, report, train
+from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, inspect, merge, report, train
 from experiments.commands import probe as probe_command
 from experiments.commands import tune as tune_command
 from experiments.commands import validate as validate_command
@@ -38,6 +38,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("curves")(curves.curves)
 app.command("ablate")(ablate.ablate)
 app.command("inspect")(inspect.inspect)
+app.command("merge")(merge.merge)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
@@ -82,6 +83,7 @@ def is_users(error: Exception) -> bool:
         "EndpointError",
         "LedgerError",
         "MeasurementError",
+        "MergeError",
         "ProgramError",
         "SandboxUnavailable",
         "TuningError",

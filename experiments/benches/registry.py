@@ -92,6 +92,11 @@ _BENCHES = (
         target="experiments.benches.orchestration:measure",
     ),
     Bench(
+        name="merge",
+        promises="merging is faster than the naive algorithm and needs the memory of one model",
+        target="experiments.benches.merge:measure",
+    ),
+    Bench(
         name="sandbox",
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",
