@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import bench, calibrate, doctor, evolve, finetune, report, train
 
 app = typer.Typer(
     name="evoscale",
@@ -28,6 +28,7 @@ app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )(train.train)
 app.command("calibrate")(calibrate.calibrate)
+app.command("finetune")(finetune.finetune)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
@@ -58,12 +59,16 @@ def is_users(error: Exception) -> bool:
         "CorpusError",
         "EndpointError",
         "LedgerError",
+        "CheckpointError",
         "MeasurementError",
+        "NoiserError",
         "ProgramError",
         "SandboxUnavailable",
+        "TranslationError",
         "UnknownControlError",
         "UnknownFrameworkError",
         "UnknownNameError",
+        "UnknownNoiserError",
     }
     return any(base.__name__ in names for base in type(error).__mro__) or isinstance(error, OSError)
 

@@ -9,7 +9,8 @@ mode: dropout of 0.1 is on by default.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,9 @@ class Translator:
     def save(self, folder: Path) -> None:
         """Write model and tokenizer into `folder`, made if missing; a folder of this kind is loaded by `load_fsmt`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with _quiet():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
 
 def load_fsmt(name: str) -> Translator:
@@ -117,21 +119,13 @@ def _config_of(folder: Path, name: str) -> dict[str, Any]:
 
 def _load_weights(folder: Path, name: str) -> FSMTForConditionalGeneration:
     from transformers import FSMTForConditionalGeneration
-    from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # the report it would print is read here
-    bars = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
-    logging.disable_progress_bar()
     try:
-        model, report = FSMTForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        with _quiet():  # the report it would print is read here
+            model, report = FSMTForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:300]
         raise TranslationError(f"model {name!r}: the weights cannot be loaded: {reason}") from None
-    finally:
-        logging.set_verbosity(before)
-        if bars is None:
-            logging.enable_progress_bar()
     random = sorted(key for key in report["missing_keys"] if not key.endswith("embed_positions.weight"))
     random += sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in report["mismatched_keys"])
     if random:
@@ -142,6 +136,22 @@ def _load_weights(folder: Path, name: str) -> FSMTForConditionalGeneration:
             f"{len(random)} weights that would be left random{hint}"
         )
     return model  # type: ignore[no-any-return]  # transformers is not typed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no warnings of transformers within the block."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_vocabulary(tokenizer: FSMTTokenizer, model: FSMTForConditionalGeneration, name: str) -> None:

@@ -83,7 +83,7 @@ def open_tokenizer(folder: Path, langs: tuple[str, str]) -> FSMTTokenizer:
 
 def encode_targets(tokenizer: FSMTTokenizer, sentences: Iterable[str]) -> list[list[int]]:
     """Token ids of sentences of the target language, with </s>: the tokenizer itself only encodes sources."""
-    vocabulary = tokenizer.get_tgt_vocab()
+    vocabulary = {piece: token for token, piece in tokenizer.decoder.items()}
     unknown = vocabulary[tokenizer.unk_token]
     rows = []
     for text in sentences:
