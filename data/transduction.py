@@ -1,10 +1,10 @@
 """The embedded translation corpus: an English-German-like language pair, generated.
 
-Choices: a synchronous grammar writes a sentence in both languages at once, so every pair is correct by construction and
-nothing is downloaded. German has what makes the pair worth learning: three genders in nominative, accusative and dative,
-adjective endings, the verb second after a fronted adverb, infinitives at the end after a modal verb, and the verb last after
-a conjunction. About 110 words a side; sentences of 5 to 25 words. No English sentence
-comes twice, so splits share none, and the same arguments give the same text everywhere.
+Choices: a synchronous grammar writes a sentence in both languages at once, so every pair is correct by construction
+and nothing is downloaded. German has what makes the pair worth learning: three genders in nominative, accusative and
+dative, adjective endings, the verb second after a fronted adverb, infinitives at the end after a modal verb, and the
+verb last after a conjunction. About 110 words a side; sentences of 5 to 25 words. No English sentence comes twice, so
+splits share none, and the same arguments give the same text everywhere.
 """
 
 from __future__ import annotations
@@ -17,44 +17,56 @@ from data.keyed_random import numpy_generator
 
 Pair = tuple[str, str]
 
+
+def _rows(text: str) -> list[tuple[str, ...]]:
+    return [tuple(row.split("/")) for row in text.split()]
+
+
 # English noun, German noun, gender (m, f, n).
-_NOUNS = [tuple(row.split("/")) for row in (
+_NOUNS = _rows(
     "man/Mann/m woman/Frau/f child/Kind/n dog/Hund/m cat/Katze/f horse/Pferd/n teacher/Lehrer/m farmer/Bauer/m "
     "doctor/Arzt/m girl/Mädchen/n student/Schüler/m bird/Vogel/m cow/Kuh/f sheep/Schaf/n neighbour/Nachbar/m "
     "aunt/Tante/f uncle/Onkel/m singer/Sängerin/f painter/Maler/m baker/Bäcker/m"
-).split()]
-_THINGS = [tuple(row.split("/")) for row in (
-    "book/Buch/n letter/Brief/m apple/Apfel/m lamp/Lampe/f house/Haus/n table/Tisch/m picture/Bild/n flower/Blume/f "
-    "boat/Boot/n bag/Tasche/f bread/Brot/n cup/Tasse/f key/Schlüssel/m car/Auto/n coat/Mantel/m clock/Uhr/f "
-    "door/Tür/f ball/Ball/m hat/Hut/m song/Lied/n"
-).split()]
-_PLACES = [tuple(row.split("/")) for row in (
+)
+_THINGS = _rows(
+    "book/Buch/n letter/Brief/m apple/Apfel/m lamp/Lampe/f house/Haus/n table/Tisch/m picture/Bild/n "
+    "flower/Blume/f boat/Boot/n bag/Tasche/f bread/Brot/n cup/Tasse/f key/Schlüssel/m car/Auto/n coat/Mantel/m "
+    "clock/Uhr/f door/Tür/f ball/Ball/m hat/Hut/m song/Lied/n"
+)
+_PLACES = _rows(
     "garden/Garten/m town/Stadt/f field/Feld/n school/Schule/f forest/Wald/m kitchen/Küche/f village/Dorf/n "
     "market/Markt/m church/Kirche/f castle/Schloss/n"
-).split()]
-_ADJECTIVES = [tuple(row.split("/")) for row in (
-    "old/alt young/jung small/klein big/groß red/rot green/grün friendly/freundlich tired/müd new/neu beautiful/schön "
-    "quiet/ruhig strange/fremd rich/reich poor/arm black/schwarz"
-).split()]
+)
+_ADJECTIVES = _rows(
+    "old/alt young/jung small/klein big/groß red/rot green/grün friendly/freundlich tired/müd new/neu "
+    "beautiful/schön quiet/ruhig strange/fremd rich/reich poor/arm black/schwarz"
+)
 # English third person, English infinitive, German third person, German infinitive.
-_VERBS = [tuple(row.split("/")) for row in (
+_VERBS = _rows(
     "sees/see/sieht/sehen buys/buy/kauft/kaufen finds/find/findet/finden carries/carry/trägt/tragen "
     "paints/paint/malt/malen loses/lose/verliert/verlieren sells/sell/verkauft/verkaufen shows/show/zeigt/zeigen "
     "looks_for/look_for/sucht/suchen needs/need/braucht/brauchen forgets/forget/vergisst/vergessen "
     "takes/take/nimmt/nehmen loves/love/liebt/lieben cleans/clean/putzt/putzen hides/hide/versteckt/verstecken"
-).split()]
-_MODALS = [tuple(row.split("/")) for row in "can/kann wants_to/will must/muss may/darf should/soll".split()]
-_ADVERBS = [tuple(row.split("/")) for row in (
-    "today/heute now/jetzt often/oft sometimes/manchmal tomorrow/morgen always/immer never/nie here/hier"
-).split()]
-_CONJUNCTIONS = [tuple(row.split("/")) for row in "because/weil although/obwohl if/wenn".split()]
+)
+_MODALS = _rows("can/kann wants_to/will must/muss may/darf should/soll")
+_ADVERBS = _rows("today/heute now/jetzt often/oft sometimes/manchmal tomorrow/morgen always/immer never/nie here/hier")
+_CONJUNCTIONS = _rows("because/weil although/obwohl if/wenn")
 
-_DEFINITE = {"nom": dict(m="der", f="die", n="das"), "acc": dict(m="den", f="die", n="das"),
-             "dat": dict(m="dem", f="der", n="dem")}
-_INDEFINITE = {"nom": dict(m="ein", f="eine", n="ein"), "acc": dict(m="einen", f="eine", n="ein"),
-               "dat": dict(m="einem", f="einer", n="einem")}
-_AFTER_INDEFINITE = {"nom": dict(m="er", f="e", n="es"), "acc": dict(m="en", f="e", n="es"),
-                     "dat": dict(m="en", f="en", n="en")}
+_DEFINITE = {
+    "nom": {"m": "der", "f": "die", "n": "das"},
+    "acc": {"m": "den", "f": "die", "n": "das"},
+    "dat": {"m": "dem", "f": "der", "n": "dem"},
+}
+_INDEFINITE = {
+    "nom": {"m": "ein", "f": "eine", "n": "ein"},
+    "acc": {"m": "einen", "f": "eine", "n": "ein"},
+    "dat": {"m": "einem", "f": "einer", "n": "einem"},
+}
+_AFTER_INDEFINITE = {
+    "nom": {"m": "er", "f": "e", "n": "es"},
+    "acc": {"m": "en", "f": "e", "n": "es"},
+    "dat": {"m": "en", "f": "en", "n": "en"},
+}
 
 
 class Transduction:
@@ -120,8 +132,11 @@ def _noun_phrase(draw: np.random.Generator, nouns: list[tuple[str, ...]], case: 
     adjectives, formen = [], []
     for _ in range(int(draw.random() < 0.5) + int(draw.random() < 0.2)):
         adjective, stem = _one(draw, _ADJECTIVES)
-        ending = ("e" if case == "nom" or (case == "acc" and gender != "m") else "en") if definite else (
-            _AFTER_INDEFINITE[case][gender])
+        ending = (
+            ("e" if case == "nom" or (case == "acc" and gender != "m") else "en")
+            if definite
+            else (_AFTER_INDEFINITE[case][gender])
+        )
         adjectives.append(adjective)
         formen.append(stem + ending)
     word = " ".join([*adjectives, noun])

@@ -210,7 +210,10 @@ def _from_hub(dataset: str, src_lang: str, tgt_lang: str, max_train: int | None)
             if split == "test":  # wmt19 has none: half of validation stands for it
                 half = len(splits[1]) // 2
                 held_out = splits.pop()
-                splits += [held_out.take(half), Sentences(sources=held_out.sources[half:], targets=held_out.targets[half:])]
+                splits += [
+                    held_out.take(half),
+                    Sentences(sources=held_out.sources[half:], targets=held_out.targets[half:]),
+                ]
                 break
             raise CorpusError(f"{dataset} has no {src_lang}-{tgt_lang} sentences in its split '{split}'")
         pairs = ((row["translation"][src_lang], row["translation"][tgt_lang]) for row in rows)

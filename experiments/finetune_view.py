@@ -65,7 +65,9 @@ class FinetuneView:
             )
         if "example" in entry:
             example = entry["example"]
-            self._print(f"          {example['source']}\n       => {example['translation']}\n       == {example['reference']}")
+            self._print(
+                f"          {example['source']}\n       => {example['translation']}\n       == {example['reference']}"
+            )
 
     def _show(self, title: str, done: int, total: int, status: str, last: bool) -> None:
         if self._task is None:

@@ -1,10 +1,10 @@
 """Fine-tuning of a translation model by evolution strategies, from the start model to the test report.
 
-An epoch draws the population's noise, lets all members translate the epoch's prompts, and steps the weights by their fitness.
-Every so often the validation split is translated; the best weights there are kept, and the test split is translated
-twice, once by the start model and once by those. The checkpoint is the fitness vectors so far and the sha256
-of the weights they must lead to: a resumed run replays the steps, without translating anything, and refuses to go on
-unless it arrives at the same bits.
+An epoch draws the population's noise, lets all members translate the epoch's prompts, and steps the weights by their
+fitness. Every so often the validation split is translated; the best weights there are kept, and the test split is
+translated twice, once by the start model and once by those. The checkpoint is the fitness vectors so far and the
+sha256 of the weights they must lead to: a resumed run replays the steps, without translating anything, and refuses to
+go on unless it arrives at the same bits.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ class Finetuning:
             translator.model, chosen, config.evolution, noiser, seed=training.seed, n_epochs=training.num_epochs
         )
         self._population = Population(
-            translator, self._weights, _short_enough(data.train, translator, config), config.evolution, task,
+            translator,
+            self._weights,
+            _short_enough(data.train, translator, config),
+            config.evolution,
+            task,
             seed=training.seed,
         )
         self._validation = HeldOut(translator, data.validation.take(task.validation_size), task)

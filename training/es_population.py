@@ -1,8 +1,8 @@
 """The fitness of a whole population: prompts drawn, translated by all members at once, scored.
 
-Choices: all members of an epoch are padded alike and may say equally much, so that a member's translations do not depend on
-who shares its forward pass; `members_per_forward` only cuts the batch, between pairs. Prompts come from permutations of the
-training split, one after another, keyed by their number.
+Choices: all members of an epoch are padded alike and may say equally much, so that a member's translations do not
+depend on who shares its forward pass; `members_per_forward` only cuts the batch, between pairs. Prompts come from
+permutations of the training split, one after another, keyed by their number.
 """
 
 from __future__ import annotations

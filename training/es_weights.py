@@ -1,8 +1,8 @@
 """The weights of a fine-tuning: fp32 masters, stepped by a noiser, as a function of the fitness seen so far.
 
-`apply` is all that ever changes them, and it draws its noise from the epoch's key: with the same start weights and the
-same fitness vectors it gives the same bits. That is the checkpoint: fitness vectors are stored and replayed. Nothing is
-ever perturbed in place.
+`apply` is all that ever changes them, and it draws its noise from the epoch's key: with the same start weights and
+the same fitness vectors it gives the same bits. That is the checkpoint: fitness vectors are stored and replayed.
+Nothing is ever perturbed in place.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ class EvolvedWeights:
         for override in self._section.overrides:
             if not any(fnmatch.fnmatchcase(matrix.name, override.pattern) for matrix in self.chosen):
                 raise TranslationError(
-                    f"evolution.overrides: pattern {override.pattern!r} matches no evolving matrix; they are named like "
-                    f"{self.chosen[0].name}"
+                    f"evolution.overrides: pattern {override.pattern!r} matches no evolving matrix; "
+                    f"they are named like {self.chosen[0].name}"
                 )
         return sigma, lr
 

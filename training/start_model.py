@@ -1,8 +1,9 @@
 """The model that evolution strategies start from: a small FSMT trained by gradient, once, and kept in the cache.
 
-Choices: weights are drawn as fairseq draws them; a fixed number of steps, not of seconds, so that the same request gives the same model; AdamW with linear warm-up
-and then linear decay to a tenth; label smoothing 0.1; sentences of similar length share a batch. The cache folder is named by the hash of
-all that matters and appears at once or not at all.
+Choices: weights are drawn as fairseq draws them; a fixed number of steps, not of seconds, so that the same request
+gives the same model; AdamW with linear warm-up and then linear decay to a tenth; label smoothing 0.1; sentences of
+similar length share a batch. The cache folder is named by the hash of all that matters and appears at once or not at
+all.
 """
 
 from __future__ import annotations
@@ -104,9 +105,7 @@ def train(section: StartSection, data: TranslationData, progress: Progress | Non
     tokenizer = build_tokenizer(data.train.sources, data.train.targets, langs, section.shape.vocab_size)
     with torch.random.fork_rng(devices=[]):  # transformers draws weights and dropout from the global state
         torch.manual_seed(seed_of("start model", section.seed) % 2**63)
-        model = FSMTForConditionalGeneration(
-            fsmt_config(section.shape, langs, n_tokens=tokenizer.src_vocab_size)
-        )
+        model = FSMTForConditionalGeneration(fsmt_config(section.shape, langs, n_tokens=tokenizer.src_vocab_size))
         _draw_weights(model)
         if section.steps:
             _fit(model, section, _encoded(tokenizer, data, section.shape), progress)
@@ -114,7 +113,7 @@ def train(section: StartSection, data: TranslationData, progress: Progress | Non
 
 
 def _draw_weights(model: FSMTForConditionalGeneration) -> None:
-    """Glorot projections and tables of deviation d_model**-0.5, as fairseq draws them; the default 0.02 hardly learns."""
+    """Glorot projections and tables of deviation d_model**-0.5, as fairseq does; the default 0.02 hardly learns."""
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module is not model.model.decoder.output_projection:
             torch.nn.init.xavier_uniform_(module.weight)
@@ -124,7 +123,9 @@ def _draw_weights(model: FSMTForConditionalGeneration) -> None:
 
 
 def _fit(
-    model: FSMTForConditionalGeneration, section: StartSection, pairs: list[tuple[list[int], list[int]]],
+    model: FSMTForConditionalGeneration,
+    section: StartSection,
+    pairs: list[tuple[list[int], list[int]]],
     progress: Progress | None,
 ) -> None:
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,8 +1,9 @@
 """How good translations are: fitness of one sentence, scores of a corpus, and whether two systems differ.
 
-Choices: all by sacrebleu. A member's fitness is a mix of sentence chrF and smoothed sentence BLEU, both from 0 to 1: BLEU
-without smoothing is 0 for most short sentences, and chrF alone rewards longer outputs. Corpora are scored by corpus
-BLEU and chrF and compared by paired bootstrap resampling (Koehn 2004), two-sided, with sacrebleu's fixed resamples.
+Choices: all by sacrebleu. A member's fitness is a mix of sentence chrF and smoothed sentence BLEU, both from 0 to 1:
+BLEU without smoothing is 0 for most short sentences, and chrF alone rewards longer outputs. Corpora are scored by
+corpus BLEU and chrF and compared by paired bootstrap resampling (Koehn 2004), two-sided, with sacrebleu's fixed
+resamples.
 """
 
 from __future__ import annotations

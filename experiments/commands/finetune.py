@@ -71,9 +71,7 @@ def _run(config: FinetuneConfig, directory: Path, *, quiet: bool) -> dict[str, A
     translator = None if config.model.name == "embedded" else load_fsmt(config.model.name)
     if translator is not None:
         translator.check_langs(task.src_lang, task.tgt_lang)
-    data = load_translation(
-        task.dataset, task.src_lang, task.tgt_lang, files=task.files, max_train=task.max_train
-    )
+    data = load_translation(task.dataset, task.src_lang, task.tgt_lang, files=task.files, max_train=task.max_train)
     with FinetuneView(quiet=quiet, n_epochs=config.training.num_epochs) as view:
         if translator is None:
             translator = start_model(config.model.start, data, progress=view.start_progress)
@@ -112,14 +110,18 @@ def _analyse(config: FinetuneConfig, json_output: bool) -> None:
     print(f"\nnoise of {found['members']} members in antithetic pairs, fp32; rank {found['rank']} and full rank")
     for mode, row in found["modes"].items():
         print(
-            f"{mode:<9} {row['matrices']:>4} matrices, {row['evolved']:>13,} evolve ({row['evolved'] / found['total']:.1%}), "
+            f"{mode:<9} {row['matrices']:>4} matrices, {row['evolved']:>13,} evolve "
+            f"({row['evolved'] / found['total']:.1%}), "
             f"{row['frozen']:>13,} frozen; noise {row['low_rank_noise_bytes'] / 1e6:,.1f} MB, "
             f"full rank {row['full_rank_noise_bytes'] / 1e6:,.1f} MB"
         )
 
 
 def _show(result: Mapping[str, Any], directory: Path) -> None:
-    print(f"\n{result['epochs']} epochs, {result['cpu_seconds']:.0f} CPU s; best on validation: epoch {result['best_epoch']}")
+    print(
+        f"\n{result['epochs']} epochs, {result['cpu_seconds']:.0f} CPU s; "
+        f"best on validation: epoch {result['best_epoch']}"
+    )
     if result["permuted_fitness"]:
         print("a control: fitness was permuted within groups, so nothing could be learnt")
     for key, title in (("test", "test"), ("test_no_repeat_2", "test, no bigram twice")):

@@ -1,5 +1,5 @@
-"""What every noiser must do, checked on drawn numbers: shapes, finite, no step without a signal, no too long step, and no
-dependence on the order of the members.
+"""What every noiser must do, checked on drawn numbers: shapes, finite, no step without a signal, no too long step,
+and no dependence on the order of the members.
 
 Each check takes a noiser and a generator, and gives None or the reason it fails, in one sentence. They run on shipped
 noisers in the tests and on a candidate before anything is spent on it.

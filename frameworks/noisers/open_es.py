@@ -17,7 +17,7 @@ NOISE = "full_rank"
 # EVOLVE-BLOCK-START
 def shape_fitness(raw, groups):
     """Fitness (N,) fp64 and group of each member (N,) int64 -> centred ranks (N,); ties get their average."""
-    values, place, counts = torch.unique(raw, return_inverse=True, return_counts=True)
+    _, place, counts = torch.unique(raw, return_inverse=True, return_counts=True)
     last = counts.cumsum(0)  # one more than the highest rank of each value
     average = (last - 1 + last - counts).to(raw.dtype) / 2
     return average[place] / max(raw.numel() - 1, 1) - 0.5

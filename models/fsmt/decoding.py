@@ -1,8 +1,8 @@
 """Greedy and beam search, from padded batches to text.
 
-Choices: `generate()` is used as it is, with a generation configuration of our own, so that a checkpoint's own limits never
-decide; the number of new tokens is fixed by the caller, so that no row's result depends on its neighbours' length.
-Text of equal token sequences is made once: members of a population often say the same.
+Choices: `generate()` is used as it is, with a generation configuration of our own, so that a checkpoint's own limits
+never decide; the number of new tokens is fixed by the caller, so that no row's result depends on its neighbours'
+length. Text of equal token sequences is made once: members of a population often say the same.
 """
 
 from __future__ import annotations

@@ -42,9 +42,7 @@ class Factors:
 
     def narrow(self, start: int, count: int) -> Factors:
         """Those of `count` pairs from `start` on, without a copy."""
-        return Factors(
-            A=self.A.narrow(0, start, count), B=None if self.B is None else self.B.narrow(0, start, count)
-        )
+        return Factors(A=self.A.narrow(0, start, count), B=None if self.B is None else self.B.narrow(0, start, count))
 
 
 class NoiseSource:

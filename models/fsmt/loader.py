@@ -1,9 +1,9 @@
 """Loads and saves FSMT models; refuses what would be silently wrong.
 
-Choices: `from_pretrained` fills a table that a checkpoint lacks with random numbers and only reports it. A checkpoint of
-tied tables that is opened with `tie_word_embeddings` false loses two of its three tables that way. Here the loading
-report decides: any missing or mismatched weight is an error. Weights are fp32 masters, and the model is in evaluation
-mode: dropout of 0.1 is on by default.
+Choices: `from_pretrained` fills a table that a checkpoint lacks with random numbers and only reports it. A checkpoint
+of tied tables that is opened with `tie_word_embeddings` false loses two of its three tables that way. Here the
+loading report decides: any missing or mismatched weight is an error. Weights are fp32 masters, and the model is in
+evaluation mode: dropout of 0.1 is on by default.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What an FSMT model's parameters are, and which of them evolve.
 
-Choices: only matrices evolve: attention and feed-forward projections, and embedding tables. Biases, layer norms and the
-sinusoidal positions stay frozen always. A tied table is one parameter with up to three uses, all perturbed alike.
-`lora` evolves the attention projections; `full` all matrices; otherwise shell patterns (`*.encoder.*.fc?.weight`) choose.
-Counts are taken from the built model, never estimated.
+Choices: only matrices evolve: attention and feed-forward projections, and embedding tables. Biases, layer norms and
+the sinusoidal positions stay frozen always. A tied table is one parameter with up to three uses, all perturbed alike.
+`lora` evolves the attention projections; `full` all matrices; otherwise shell patterns (`*.encoder.*.fc?.weight`)
+choose. Counts are taken from the built model, never estimated.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def select(model: nn.Module, mode: str, patterns: Sequence[str] | None = None) -
         return [matrix for matrix in found if mode == "full" or matrix.part == "attention"]
     names = [matrix.name for matrix in found]
     if not patterns:
-        raise TranslationError("the list of patterns is empty, so every parameter is frozen; give at least one, such as *.q_proj.weight")
+        raise TranslationError(
+            "the list of patterns is empty, so every parameter is frozen; give at least one, such as *.q_proj.weight"
+        )
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             hint = nearest(pattern, names)
@@ -144,7 +146,9 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def analyse(model: nn.Module, patterns: Sequence[str] | None = None, *, rank: int = 1, members: int = 256) -> dict[str, Any]:
+def analyse(
+    model: nn.Module, patterns: Sequence[str] | None = None, *, rank: int = 1, members: int = 256
+) -> dict[str, Any]:
     """Measured counts of a model: per part, evolved and frozen under each mode, and the size of the noise.
 
     Args:

@@ -7,10 +7,10 @@ While `perturbed` is open, the forward of every module that reads an evolved mat
     linear      y = x W^T + s (x B_p) (sigma / sqrt(r) A_p)^T        the matrix W + s E_p is never built
     embedding   y = W[ids] + s A_p[ids] (sigma / sqrt(r) B_p)^T
 
-How many rows a member has is read from the batch, so beams (rows of a member stay neighbours when they are expanded and
-reordered), the key-value cache and a batch of any size need nothing else. Choices: rank 1 is done elementwise, other ranks
-by batched products; nothing of the weights is touched, so there is nothing to restore but the forwards. `materialised`
-is the oracle: it writes W + E into the model for one member.
+How many rows a member has is read from the batch, so beams (rows of a member stay neighbours when they are expanded
+and reordered), the key-value cache and a batch of any size need nothing else. Choices: rank 1 is done elementwise,
+other ranks by batched products; nothing of the weights is touched, so there is nothing to restore but the forwards.
+`materialised` is the oracle: it writes W + E into the model for one member.
 """
 
 from __future__ import annotations

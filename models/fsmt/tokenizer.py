@@ -1,8 +1,9 @@
 """An FSMT tokenizer built from text: Moses words, joint byte pair encoding, files that transformers reads.
 
-Choices: one vocabulary and one list of merges for both languages, so that tables can be tied. Ids 0 to 3 are <s>, <pad>,
-</s> and <unk>, as in fairseq. The merges are learnt on Moses-tokenised words with the end of a word marked by </w>,
-which is exactly what the tokenizer applies. The slow Python tokenizer is the only one there is; texts are encoded once.
+Choices: one vocabulary and one list of merges for both languages, so that tables can be tied. Ids 0 to 3 are <s>,
+<pad>, </s> and <unk>, as in fairseq. The merges are learnt on Moses-tokenised words with the end of a word marked by
+</w>, which is exactly what the tokenizer applies. The slow Python tokenizer is the only one there is; texts are
+encoded once.
 """
 
 from __future__ import annotations
@@ -70,13 +71,12 @@ def open_tokenizer(folder: Path, langs: tuple[str, str]) -> FSMTTokenizer:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise TranslationError(
-            f"the tokenizer in {str(folder)!r} lacks {', '.join(missing)}; an FSMT tokenizer is the files {', '.join(FILES)}"
+            f"the tokenizer in {str(folder)!r} lacks {', '.join(missing)}; "
+            f"an FSMT tokenizer is the files {', '.join(FILES)}"
         )
     paths = [str(folder / name) for name in FILES]
     try:
-        return FSMTTokenizer(
-            langs=list(langs), src_vocab_file=paths[0], tgt_vocab_file=paths[1], merges_file=paths[2]
-        )
+        return FSMTTokenizer(langs=list(langs), src_vocab_file=paths[0], tgt_vocab_file=paths[1], merges_file=paths[2])
     except (ValueError, UnicodeDecodeError) as error:
         raise TranslationError(f"the tokenizer in {str(folder)!r} cannot be read: {error}") from None
 
