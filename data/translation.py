@@ -20,6 +20,7 @@ from pathlib import Path
 from data.corpus_error import CorpusError, near_matches
 from data.transduction import Transduction
 
+_EMBEDDED_TRAIN = 8000
 SPLITS = ("train", "validation", "test")
 NAMES = ("embedded", "wmt14", "wmt16", "wmt17", "wmt18", "wmt19")
 _FILE = re.compile(r"(?P<name>.+?)\.(?P<lang>[a-z]{2,3})(\.gz)?")
@@ -93,7 +94,7 @@ def load_translation(
         raise CorpusError(f"src_lang and tgt_lang are both {src_lang!r}; they must differ")
     path = Path(dataset).expanduser()
     if dataset == "embedded":
-        splits = _embedded(src_lang, tgt_lang)
+        splits = _embedded(src_lang, tgt_lang, max_train)
     elif path.is_dir():
         splits = [_from_folder(path, name, src_lang, tgt_lang) for name in files]
     elif dataset in NAMES:
@@ -115,10 +116,11 @@ def load_translation(
     )
 
 
-def _embedded(src_lang: str, tgt_lang: str) -> list[Sentences]:
+def _embedded(src_lang: str, tgt_lang: str, max_train: int | None) -> list[Sentences]:
     if (src_lang, tgt_lang) != ("en", "de"):
         raise CorpusError(f"the embedded set is en-de; {src_lang}-{tgt_lang} was asked for")
-    pairs = list(Transduction(seed=0, n_pairs=9_500).pairs())
+    n_train = _EMBEDDED_TRAIN if max_train is None else min(max_train, _EMBEDDED_TRAIN)
+    pairs = list(Transduction(seed=0, n_pairs=1500 + n_train).pairs())  # held-out first: they never depend on n_train
     return [_checked(part, "embedded") for part in (pairs[1500:], pairs[:500], pairs[500:1500])]
 
 

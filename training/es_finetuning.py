@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.keyed_random import torch_generator
 from data.translation import Sentences, TranslationData
-from frameworks.noisers.noiser import Noiser
+from frameworks.noisers.conduct import faults
+from frameworks.noisers.noiser import Noiser, NoiserError
 from models.fsmt.error import TranslationError
 from models.fsmt.loader import Translator
 from models.fsmt.parameters import select
@@ -61,6 +63,7 @@ class Finetuning:
 
     Raises:
         TranslationError: wrong language pair, nothing evolves, or too few sentences; nothing is written before.
+        NoiserError: the noiser breaks its contract on drawn numbers, see `conduct`.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Finetuning:
         listener: Listener | None = None,
     ) -> None:
         translator.check_langs(data.src_lang, data.tgt_lang)
+        for check, reason in faults(noiser, torch_generator("es conduct")).items():
+            raise NoiserError(f"noiser {noiser.name} failed the check '{check}': {reason}")
         self._config = config
         self._translator = translator
         self._directory = directory
@@ -103,6 +108,10 @@ class Finetuning:
             TranslationError: the folder holds another run, or its replay does not reach the stored weights.
         """
         progress, best = self._resume()
+        written = self._directory / "result.json"
+        if self._finished(progress) and written.is_file():
+            result: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+            return result
         while not self._finished(progress):
             epoch = len(progress.fitness)
             improved = self._epoch(epoch, progress)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,14 @@ def test_a_run_ends_in_a_report_a_log_and_a_model(folder: Path, data: Translatio
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in log] == [0, 1, 2, 3, 4]
     assert all(entry["deviation"] > 0 for entry in log[1:])  # members differ
-    assert all(0.05 < entry["step"] < 1.5 for entry in log[1:])
+    assert all(0.005 < entry["step"] < 1.5 for entry in log[1:])
     assert "validation" in log[2]
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert set(_weights(tmp_path / "model")) == set(_weights(folder))
+    events.clear()
+    again, _ = _run(_config(folder), data, tmp_path, listener=lambda event, payload: events.append(event))
+    assert again == result
+    assert events == ["resumed"]  # a finished run is shown, not repeated
 
 
 def test_no_epochs_are_the_identity(folder: Path, data: TranslationData, tmp_path: Path) -> None:
@@ -213,14 +218,19 @@ def test_other_settings_on_the_same_folder_are_refused(folder: Path, data: Trans
 
 def test_a_noiser_that_breaks_its_contract_is_named(folder: Path, data: TranslationData, tmp_path: Path) -> None:
     good = noiser("eggroll")
-    bad = Noiser(
-        name="bad",
-        noise="low_rank",
-        shape_fitness=good.shape_fitness,
-        update=lambda A, B, s, f, sigma, lr, state: (torch.full((A.shape[1], B.shape[1]), float("nan")), state),
-    )
+
+    def broken(when: Callable[[int], bool]) -> Noiser:
+        def update(A: Any, B: Any, s: Any, f: Any, sigma: float, lr: float, state: Any) -> Any:
+            delta, state = good.update(A, B, s, f, sigma, lr, state)
+            return (delta * float("nan") if when(A.shape[1]) else delta), state
+
+        return Noiser(name="bad", noise="low_rank", shape_fitness=good.shape_fitness, update=update)
+
+    with pytest.raises(NoiserError, match="noiser bad failed the check 'finite'"):
+        _run(_config(folder), data, tmp_path / "always", noiser=broken(lambda width: True))
+    assert not (tmp_path / "always").exists()
     with pytest.raises(NoiserError, match=r"noiser bad: the step of .*proj\.weight is not finite"):
-        _run(_config(folder), data, tmp_path, noiser=bad)
+        _run(_config(folder), data, tmp_path / "at one width", noiser=broken(lambda width: width == 24))
 
 
 @pytest.mark.parametrize(
