@@ -129,7 +129,8 @@ def _noun_phrase(draw: np.random.Generator, nouns: list[tuple[str, ...]], case: 
     noun, nomen, gender = _one(draw, nouns)
     definite = draw.random() < 0.55
     article = (_DEFINITE if definite else _INDEFINITE)[case][gender]
-    adjectives, formen = [], []
+    adjectives: list[str] = []
+    formen: list[str] = []
     for _ in range(int(draw.random() < 0.5) + int(draw.random() < 0.2)):
         adjective, stem = _one(draw, _ADJECTIVES)
         ending = (

