@@ -193,7 +193,7 @@ def _checked(pairs: Iterable[tuple[str, str]], place: str) -> Sentences:
 def _from_hub(dataset: str, src_lang: str, tgt_lang: str, max_train: int | None) -> list[Sentences]:
     import datasets
 
-    splits = []
+    splits: list[Sentences] = []
     for split in SPLITS:
         limit = max_train if split == "train" else None
         rows = None

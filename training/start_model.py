@@ -139,7 +139,7 @@ def _fit(
             group["lr"] = section.learning_rate * min(warm, max(0.1, min(1.0, left)))
         loss = _loss(model, next(batches))
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, _CLIP)
         optimiser.step()
         if progress is not None and (step % 20 == 19 or step + 1 == section.steps):

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from experiments.benches.registry import Options
 from experiments.benches.row import Row, Targets
-from frameworks.noisers import eggroll, naive
+from frameworks.noisers import naive
+from frameworks.noisers.noiser import noiser
 from models.fsmt.configuration import SPECIFIED, FsmtShape, fsmt_config
 from models.fsmt.factors import Factors, NoiseSource
 from models.fsmt.parameters import Matrix, analyse, meta_model, select
@@ -132,6 +133,8 @@ def _update_and_noise(targets: Targets, *, repeats: int) -> Iterator[Row]:
     factors, _ = _noise(chosen, 1, 128)
     fitness = torch.randn(256, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(128)
+
+    eggroll = noiser("eggroll")
 
     def update() -> None:
         for factor in factors.values():

@@ -79,7 +79,7 @@ def noiser_of_module(name: str, module: ModuleType) -> Noiser:
     for function in ("shape_fitness", "update"):
         if not callable(getattr(module, function, None)):
             raise NoiserError(f"noiser {name}: the block defines no function '{function}'")
-    noise = getattr(module, "NOISE", None)
+    noise: Any = getattr(module, "NOISE", None)
     if noise not in get_args(Noise):
         raise NoiserError(f"noiser {name}: NOISE is {noise!r}; allowed: {', '.join(get_args(Noise))}")
     return Noiser(name=name, noise=noise, shape_fitness=module.shape_fitness, update=module.update)

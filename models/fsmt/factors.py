@@ -95,11 +95,11 @@ class NoiseSource:
             part = flat[:, start : start + self._width(matrix)]
             start += self._width(matrix)
             if self._rank is None:
-                factors[matrix.name] = Factors(A=part.unflatten(1, (out, n_in)), B=None)
+                factors[matrix.name] = Factors(A=torch.unflatten(part, 1, (out, n_in)), B=None)
             else:
-                a, b = part.split([out * self._rank, n_in * self._rank], dim=1)
+                a, b = part[:, : out * self._rank], part[:, out * self._rank :]
                 factors[matrix.name] = Factors(
-                    A=a.unflatten(1, (out, self._rank)), B=b.unflatten(1, (n_in, self._rank))
+                    A=torch.unflatten(a, 1, (out, self._rank)), B=torch.unflatten(b, 1, (n_in, self._rank))
                 )
         return factors
 

@@ -131,7 +131,7 @@ def _add_to_time_first(x: Tensor, y: Tensor, noise: _Noise) -> None:
     """Add the members' part to y (T, batch, out) in place, for x (T, batch, in)."""
     per_pair = noise.rows_per_pair(x.shape[1])
     shape = (noise.n_pairs, per_pair)
-    split_x, split_y = x.unflatten(1, shape), y.unflatten(1, shape)  # (T, K, 2R, in), (T, K, 2R, out)
+    split_x, split_y = torch.unflatten(x, 1, shape), torch.unflatten(y, 1, shape)  # (T, K, 2R, in), (T, K, 2R, out)
     signs = noise.signs(per_pair)
     if noise.rank == 1 and noise.B is not None:
         s = (split_x * noise.B.transpose(1, 2)).sum(-1, keepdim=True) * signs  # (T, K, 2R, 1)
@@ -141,17 +141,18 @@ def _add_to_time_first(x: Tensor, y: Tensor, noise: _Noise) -> None:
     else:
         n_steps = x.shape[0]
         rows = split_x.transpose(0, 1).flatten(1, 2)  # (K, T 2R, in)
-        s = _inner(rows, noise).unflatten(1, (n_steps, per_pair)) * signs
-        split_y += torch.bmm(s.flatten(1, 2), noise.At).unflatten(1, (n_steps, per_pair)).transpose(0, 1)
+        s = torch.unflatten(_inner(rows, noise), 1, (n_steps, per_pair)) * signs
+        added = torch.bmm(s.flatten(1, 2), noise.At)
+        split_y += torch.unflatten(added, 1, (n_steps, per_pair)).transpose(0, 1)
 
 
 def _add_to_batch_first(x: Tensor, y: Tensor, noise: _Noise) -> None:
     """Add the members' part to y (batch, T, out) in place, for x (batch, T, in)."""
     per_pair = noise.rows_per_pair(x.shape[0])
     n_steps = x.shape[1]
-    rows = x.unflatten(0, (noise.n_pairs, per_pair)).flatten(1, 2)  # (K, 2R T, in)
-    s = _inner(rows, noise).unflatten(1, (per_pair, n_steps)) * noise.signs(per_pair)[:, None]
-    y += torch.bmm(s.flatten(1, 2), noise.At).unflatten(1, (per_pair, n_steps)).flatten(0, 1)
+    rows = torch.unflatten(x, 0, (noise.n_pairs, per_pair)).flatten(1, 2)  # (K, 2R T, in)
+    s = torch.unflatten(_inner(rows, noise), 1, (per_pair, n_steps)) * noise.signs(per_pair)[:, None]
+    y += torch.unflatten(torch.bmm(s.flatten(1, 2), noise.At), 1, (per_pair, n_steps)).flatten(0, 1)
 
 
 def _inner(rows: Tensor, noise: _Noise) -> Tensor:
@@ -161,11 +162,11 @@ def _inner(rows: Tensor, noise: _Noise) -> Tensor:
 
 def _embed(module: Any, ids: Tensor, noise: _Noise) -> Tensor:
     """Rows of the members' tables for ids (batch, T) -> (batch, T, E)."""
-    y = F.embedding(ids, module.weight, module.padding_idx)
+    y: Tensor = F.embedding(ids, module.weight, module.padding_idx)
     per_pair = noise.rows_per_pair(ids.shape[0])
     n_steps = ids.shape[1]
     of_pair = ids.view(noise.n_pairs, per_pair * n_steps)  # (K, 2R T)
     looked_up = torch.stack([table[rows] for table, rows in zip(noise.A, of_pair, strict=True)])
     added = looked_up if noise.B is None else torch.bmm(looked_up, noise.B.transpose(1, 2))  # (K, 2R T, E)
     signs = noise.signs(per_pair)[:, None]  # (2R, 1, 1)
-    return y + (added.unflatten(1, (per_pair, n_steps)) * signs).flatten(0, 1)
+    return y + (torch.unflatten(added, 1, (per_pair, n_steps)) * signs).flatten(0, 1)
