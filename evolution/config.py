@@ -226,18 +226,11 @@ def _set_path(tree: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
 
 
-def load_config(
-    path: Path | None = None, settings: list[str] | None = None, overrides: dict[str, Any] | None = None
-) -> EvolveConfig:
-    """Read a YAML file, lay `settings` (`a.b=c`) and then `overrides` over it, and validate.
-
-    Args:
-        path: YAML file, or None for the defaults.
-        settings: `a.b=c` strings, the values YAML.
-        overrides: dotted key to value; None values are skipped.
+def read_tree(path: Path | None, settings: list[str] | None = None) -> tuple[dict[str, Any], str]:
+    """The keys and values of a YAML file with `settings` (`a.b=c`) laid over them, and its name for messages.
 
     Raises:
-        ConfigError: unreadable file, not a mapping, unknown key, or a value outside its range.
+        ConfigError: unreadable file, not a mapping, or a setting that is none.
     """
     tree: dict[str, Any] = {}
     source = "configuration"
@@ -256,6 +249,23 @@ def load_config(
         tree = loaded or {}
     for setting in settings or []:
         _set_path(tree, setting)
+    return tree, source
+
+
+def load_config(
+    path: Path | None = None, settings: list[str] | None = None, overrides: dict[str, Any] | None = None
+) -> EvolveConfig:
+    """Read a YAML file, lay `settings` (`a.b=c`) and then `overrides` over it, and validate.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        settings: `a.b=c` strings, the values YAML.
+        overrides: dotted key to value; None values are skipped.
+
+    Raises:
+        ConfigError: unreadable file, not a mapping, unknown key, or a value outside its range.
+    """
+    tree, source = read_tree(path, settings)
     for key, value in (overrides or {}).items():
         if value is not None:
             node = tree

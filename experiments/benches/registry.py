@@ -66,6 +66,11 @@ class Bench:
 
 _BENCHES = (
     Bench(
+        name="es",
+        promises="a population translates in one pass, exactly, at nearly the cost of plain translation",
+        target="experiments.benches.es:measure",
+    ),
+    Bench(
         name="faults",
         promises="every fault of a candidate or an endpoint ends in its typed outcome and harms nothing else",
         target="experiments.benches.faults:measure",
