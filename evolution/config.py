@@ -93,6 +93,29 @@ class LimitsSection(_Section):
     allow_unsandboxed: bool = False
 
 
+class RacingSection(_Section):
+    """When a candidate is stopped before all its runs are made; see `evolution.racing`."""
+
+    keep: float = Field(0.5, gt=0, le=1)
+    """Share of those that reached a rung that clears its hurdle."""
+    least_kept: int = Field(2, ge=1)
+    """Candidates a hurdle lets through whatever the share."""
+    least_population: int = Field(6, ge=2)
+    """Candidates that must have reached a rung before it has a hurdle."""
+    least_fidelity: float = Field(0.5, ge=-1, le=1)
+    """Least Kendall tau of a rung's ranking with the final one for the rung to eliminate."""
+    least_finished: int = Field(6, ge=3)
+    """Candidates that must have gone all the way before a rung's fidelity is known."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Level of the sequential tests against the reference and the best."""
+    noise_sd: float = Field(0.02, gt=0)
+    """Spread of a paired difference over seeds in nats, until the run has measured its own."""
+    least_freedom: int = Field(8, ge=1)
+    """Degrees of freedom with which the run's own spread replaces it."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """Training tokens the search may spend; when the next run would pass it, the search ends."""
+
+
 class EvolveConfig(_Section):
     """Everything an evolution depends on."""
 
@@ -113,6 +136,8 @@ class EvolveConfig(_Section):
     worse at every size can have the better slope, so neither is the default."""
     stages: list[StageSection] | None = None
     """Stages of the search; None takes the ladder's."""
+    racing: RacingSection | None = None
+    """Stop candidates that cannot win before all runs of the first stages are made; None measures all of them."""
     confirmation: ConfirmationSection = ConfirmationSection()
     proposer: ProposerSection = ProposerSection()
     proposers: list[ArmSection] = []
@@ -201,18 +226,11 @@ def _set_path(tree: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
 
 
-def load_config(
-    path: Path | None = None, settings: list[str] | None = None, overrides: dict[str, Any] | None = None
-) -> EvolveConfig:
-    """Read a YAML file, lay `settings` (`a.b=c`) and then `overrides` over it, and validate.
-
-    Args:
-        path: YAML file, or None for the defaults.
-        settings: `a.b=c` strings, the values YAML.
-        overrides: dotted key to value; None values are skipped.
+def read_tree(path: Path | None, settings: list[str] | None = None) -> tuple[dict[str, Any], str]:
+    """The keys and values of a YAML file with `settings` (`a.b=c`) laid over them, and its name for messages.
 
     Raises:
-        ConfigError: unreadable file, not a mapping, unknown key, or a value outside its range.
+        ConfigError: unreadable file, not a mapping, or a setting that is none.
     """
     tree: dict[str, Any] = {}
     source = "configuration"
@@ -231,6 +249,23 @@ def load_config(
         tree = loaded or {}
     for setting in settings or []:
         _set_path(tree, setting)
+    return tree, source
+
+
+def load_config(
+    path: Path | None = None, settings: list[str] | None = None, overrides: dict[str, Any] | None = None
+) -> EvolveConfig:
+    """Read a YAML file, lay `settings` (`a.b=c`) and then `overrides` over it, and validate.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        settings: `a.b=c` strings, the values YAML.
+        overrides: dotted key to value; None values are skipped.
+
+    Raises:
+        ConfigError: unreadable file, not a mapping, unknown key, or a value outside its range.
+    """
+    tree, source = read_tree(path, settings)
     for key, value in (overrides or {}).items():
         if value is not None:
             node = tree

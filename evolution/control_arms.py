@@ -240,7 +240,7 @@ class ControlArms:
             source=self._source,
             prefix=name,
         )
-        proposing.know(self._reference.program.identity)
+        proposing.know(self._reference.program)
         return proposing
 
     # The arm of learning rates, and fresh seeds

@@ -26,6 +26,7 @@ from evolution.measurement import Measurement
 from evolution.population import Population
 from evolution.proposers.roster import Roster
 from evolution.proposing import Proposing
+from evolution.race_course import Course
 from evolution.result import Result
 from evolution.stages import RunFactory, Stage
 from evolution.training_cost import candidate_tokens
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from evolution.proposers.prompt import ShownProgram
     from frameworks.registry import Framework
     from training.outcome import Outcome
+    from training.run_spec import RunSpec
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 
@@ -89,6 +91,11 @@ class Evolution:
             program=framework.program(), iteration=0, parent=None, island=0, changes="the reference", losses={}
         )
         self._candidates: dict[str, Candidate] = {self._reference.program.identity: self._reference}
+        self._course = (
+            None
+            if config.racing is None
+            else Course(config.racing, self._in_loop, factory, self._reference.program.identity)
+        )
         self._proposing = Proposing(
             config=config,
             framework=framework,
@@ -143,11 +150,45 @@ class Evolution:
         return self._reference, ranked[0] if ranked else None, len(self._candidates) - 1
 
     def _submit(self, candidate: Candidate, stages: tuple[Stage, ...]) -> list[tuple[Cell, Future[Outcome]]]:
-        return [
-            ((stage.size, spec.seed), self._measurement.submit(spec, candidate.program.source))
-            for stage in stages
-            for spec in (self._factory.search(candidate.program.identity, stage, index) for index in range(stage.seeds))
-        ]
+        identity = candidate.program.identity
+        return self._submit_specs(
+            candidate,
+            [self._factory.search(identity, stage, index) for stage in stages for index in range(stage.seeds)],
+        )
+
+    def _submit_specs(self, candidate: Candidate, specs: list[RunSpec]) -> list[tuple[Cell, Future[Outcome]]]:
+        if self._course is not None:
+            self._course.charge(sum(spec.tokens for spec in specs))
+        return [((spec.size, spec.seed), self._measurement.submit(spec, candidate.program.source)) for spec in specs]
+
+    def _enter(self, candidate: Candidate) -> list[tuple[Cell, Future[Outcome]]]:
+        """Submit what every candidate is measured at: all of the first stages, or in a race its first rung."""
+        if self._course is None:
+            return self._submit(candidate, self._in_loop)
+        return self._submit_specs(candidate, [self._course.spec(candidate.program.identity, 0)])
+
+    def _race(self, course: Course, candidate: Candidate) -> None:
+        """Measure a candidate further, rung by rung, until it is stopped, fails or has run them all."""
+
+        def advance(rung: int) -> bool:
+            self._collect(candidate, self._submit_specs(candidate, [course.spec(candidate.program.identity, rung)]))
+            return candidate.failure is None
+
+        if candidate.failure is not None:
+            return
+        stop = course.follow(candidate.program.identity, candidate.losses, self._reference.losses, advance)
+        if stop is not None:
+            self._ledger.record_once(
+                "decision",
+                {
+                    "what": "stopped_early",
+                    "candidate": candidate.program.identity,
+                    "rule": stop.rule,
+                    "reason": stop.reason,
+                },
+                key=f"race:{candidate.program.identity}",
+            )
+            self._listen("stopped_early", {"candidate": candidate.program.identity, "reason": stop.reason})
 
     def _collect(self, candidate: Candidate, futures: list[tuple[Cell, Future[Outcome]]]) -> None:
         """Wait for the runs; a failure of any is the candidate's failure."""
@@ -214,8 +255,7 @@ class Evolution:
             changes="the start program",
             losses={},
         )
-        self._collect(candidate, self._submit(candidate, self._in_loop))
-        self._admit(candidate)
+        self._admit_measured(candidate, self._enter(candidate))
 
     def _search(self) -> None:
         pending: deque[tuple[Candidate, list[tuple[Cell, Future[Outcome]]]]] = deque()
@@ -223,6 +263,9 @@ class Evolution:
         for iteration in range(1, self._config.iterations + 1):
             while len(pending) >= self._config.in_flight:
                 self._admit_measured(*pending.popleft())
+            if self._course is not None and not self._course.affords_rung(0):
+                self._note_spent(self._course, f"iteration {iteration} was not begun")
+                break
             try:
                 self._budget.check_candidate(tokens)
                 accepted = self._proposing.next(iteration)
@@ -244,13 +287,23 @@ class Evolution:
             )
             self._listen("accepted", {"candidate": accepted.program.identity, "iteration": iteration})
             self._budget.charge_candidate(tokens)
-            pending.append((candidate, self._submit(candidate, self._in_loop)))
+            pending.append((candidate, self._enter(candidate)))
         while pending:
             self._admit_measured(*pending.popleft())
 
     def _admit_measured(self, candidate: Candidate, futures: list[tuple[Cell, Future[Outcome]]]) -> None:
         self._collect(candidate, futures)
+        if self._course is not None:
+            self._race(self._course, candidate)
         self._admit(candidate)
+
+    def _note_spent(self, course: Course, consequence: str) -> None:
+        """Put on record that the token budget ended something."""
+        reason = f"{course.spent:,} training tokens are spent and the budget allows no further run: {consequence}"
+        self._ledger.record_once(
+            "decision", {"what": "budget", "candidate": None, "reason": reason}, key=f"budget:{consequence}"
+        )
+        self._listen("budget", {"reason": reason})
 
     def _admit(self, candidate: Candidate) -> None:
         """Enter a measured candidate into the population, or note why it failed."""
@@ -302,7 +355,9 @@ class Evolution:
     def _measure_stage(self, stage: Stage) -> None:
         """Measure the best so far at one more size, the reference beside them."""
         keep = stage.keep if stage.keep is not None else len(self._candidates)
-        entrants = self._ranked()[:keep]
+        entrants = self._affordable(stage, self._ranked()[:keep])
+        if not entrants:
+            return
         self._listen(
             "stage",
             {"stage": stage.index, "size": stage.size, "candidates": [c.program.identity for c in entrants]},
@@ -338,6 +393,19 @@ class Evolution:
             }
             self._ledger.record_once("fitness", payload, key=f"{stage.index}:{candidate.program.identity}")
             self._listen("measured", payload)
+
+    def _affordable(self, stage: Stage, entrants: list[Candidate]) -> list[Candidate]:
+        """As many of the best as the token budget allows at a stage, the reference's runs included."""
+        if self._course is None or not entrants:
+            return entrants
+        identity = self._reference.program.identity
+        tokens = sum(self._factory.search(identity, stage, index).tokens for index in range(stage.seeds))
+        count = len(entrants)
+        while count and not self._course.affords((count + 1) * tokens):
+            count -= 1
+        if count < len(entrants):
+            self._note_spent(self._course, f"{count} of {len(entrants)} candidates went on to size {stage.size}")
+        return entrants[:count]
 
     def _ranked(self) -> list[Candidate]:
         """Candidates without failure that were measured furthest, best paired gain first."""

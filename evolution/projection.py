@@ -6,11 +6,12 @@ disagree. What was not measured stays None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import controls_beside, misranked_of, withheld_sentence, withheld_verdict
 from frameworks.program import block_diff
 
 if TYPE_CHECKING:
@@ -25,11 +26,22 @@ def stored_verdicts(ledger: Ledger) -> tuple[Mapping[str, Any], ...]:
     return tuple(event.payload for event in ledger.events("verdict"))
 
 
+def verdicts_to_show(ledger: Ledger, directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """The verdicts on record, withheld where the newest calibration of the set-up misranked a control."""
+    started = ledger.events("run_started", limit=1)
+    misranked = misranked_of(controls_beside(directory, started[0].payload)) if started else []
+    if not misranked:
+        return stored_verdicts(ledger)
+    return tuple(withheld_verdict(verdict, withheld_sentence(misranked)) for verdict in stored_verdicts(ledger))
+
+
 def report_of_run(ledger: Ledger, directory: Path) -> Path:
     """Write `directory`/report.html from the ledger and return its path."""
     from analysis.report import write_report
 
-    return write_report(report_data(ledger, directory.name), directory / "report.html")
+    started = ledger.events("run_started", limit=1)
+    controls = controls_beside(directory, started[0].payload) if started else []
+    return write_report(report_data(ledger, directory.name, controls), directory / "report.html")
 
 
 def validation_report(ledger: Ledger, directory: Path, plan_key: str, ladder: Mapping[str, Any], path: Path) -> Path:
@@ -44,17 +56,26 @@ def validation_report(ledger: Ledger, directory: Path, plan_key: str, ladder: Ma
     """
     from analysis.report import write_report
 
-    return write_report(report_data(ledger, f"{directory.name}, validated", plan_key, ladder), path)
+    started = ledger.events("run_started", limit=1)
+    controls = controls_beside(directory, started[0].payload) if started else []
+    data = report_data(ledger, f"{directory.name}, validated", controls, plan_key=plan_key, ladder=ladder)
+    return write_report(data, path)
 
 
 def report_data(
-    ledger: Ledger, name: str, plan_key: str | None = None, ladder: Mapping[str, Any] | None = None
+    ledger: Ledger,
+    name: str,
+    controls: Sequence[Row] = (),
+    *,
+    plan_key: str | None = None,
+    ladder: Mapping[str, Any] | None = None,
 ) -> ReportData:
-    """The rows of a run's report.
+    """The rows of a run's report; a misranked control among `controls` withholds its verdicts.
 
     Args:
         ledger: the run's.
         name: of the run.
+        controls: how known controls ended, from calibrations beside the run.
         plan_key: the confirmation that is shown; None takes the run's own, which is the first.
         ladder: in place of the recorded one, where the confirmation had a size more.
 
@@ -84,6 +105,9 @@ def report_data(
     reference = str(manifest["reference"])
     verdicts = tuple(verdict for verdict in stored_verdicts(ledger) if shown is None or verdict["plan"] == shown.key)
     seal = None if shown is None else ledger.event("seal_opened", str(shown.key))
+    misranked = misranked_of(controls)
+    if misranked:
+        verdicts = tuple(withheld_verdict(verdict, withheld_sentence(misranked)) for verdict in verdicts)
     fitness = _fitness(ledger)
     winner = _winner(verdicts, plan, fitness, reference)
     block = candidates[winner]["block"] if winner in candidates else None
@@ -120,13 +144,9 @@ def report_data(
         else None,
         rejected=_rejected(ledger),
         noise_floor=_noise_floor(runs, reference),
+        controls=controls,
         notes=_notes(manifest, None if shown is None else ledger.event("decision", f"validation:{shown.key}")),
     )
-
-
-def _uses_llm(manifest: Mapping[str, Any]) -> bool:
-    config = manifest["config"]
-    return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
 
 
 def _belongs(run: RunRecord, plan: Mapping[str, Any] | None) -> bool:
@@ -134,6 +154,10 @@ def _belongs(run: RunRecord, plan: Mapping[str, Any] | None) -> bool:
     if run.spec["purpose"] != "confirmation":
         return bool(run.spec["purpose"] == "search")
     return plan is not None and run.spec["seed"] in plan["seeds"]
+
+def _uses_llm(manifest: Mapping[str, Any]) -> bool:
+    config = manifest["config"]
+    return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
 
 
 def _state(ledger: Ledger) -> str:

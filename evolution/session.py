@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evolution.account import open_budget, set_aside
+from evolution.calibration_record import withhold
 from evolution.config import ConfigError, EvolveConfig
 from evolution.control_arms import run_controls
 from evolution.engine import Evolution, Listener
@@ -23,6 +24,7 @@ from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
 from evolution.proposers.roster import check_roster, model_file, name_of, open_roster, sections_of
+from evolution.race_course import check_budget
 from evolution.replay import check_corpus, differences, differences_of_files, source_ledger
 from evolution.result import Result
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
@@ -73,6 +75,7 @@ def check_request(config: EvolveConfig) -> Request:
     if not name or name in (".", "..") or "/" in name or "\\" in name or name.startswith("-"):
         raise ConfigError(f"name {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
     stages = resolve_stages(config, rungs)
+    check_budget(config.racing, stages, rungs)
     searched = len({stage.size for stage in stages})
     if searched < LEAST_SIZES[config.fitness]:
         raise ConfigError(
@@ -245,7 +248,7 @@ def evolve(
         listen("finished_before", {"name": request.name, "directory": str(directory)})
         if replay is not None:
             listen("replayed", {"run": str(replay), "differences": differences_of_files(replay, ledger_path)})
-        return finished
+        return withhold(finished, directory)
     endpoints = None if replay is not None else check_roster(config)
     corpus = load_run_corpus(config, request.ladder, listen)
     tokens = set_aside(request, corpus)
@@ -292,6 +295,7 @@ def evolve(
         if source is not None:
             listen("replayed", {"run": str(replay), "differences": differences(source, ledger)})
         report = report_of_run(ledger, directory)
+        result = withhold(result, directory)
         listen("report", {"path": str(report), "result": result})
     return result
 

@@ -138,8 +138,8 @@ class RunFactory:
     def assessment(self, candidate: str, stage: Stage, seed_index: int, factor: float = 1.0) -> RunSpec:
         """The run of a control arm on a seed of the tuning range, at `factor` times the ladder's learning rate."""
         seed = self._seed("tuning", seed_index)
-        settings = {} if factor == 1.0 else {"learning_rate": self._ladder.size(stage.size).learning_rate * factor}
-        return self._spec(candidate, stage.size, seed, "tuning", stage.steps, settings)
+        rate = self._ladder.size(stage.size).learning_rate * factor
+        return self._spec(candidate, stage.size, seed, "tuning", stage.steps, {"learning_rate": rate})
 
     def confirmation_seeds(self) -> list[int]:
         """The predeclared fresh seeds."""

@@ -13,8 +13,9 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, finetune, inspect, merge, report
 from experiments.commands import probe as probe_command
+from experiments.commands import train as train_command
 from experiments.commands import tune as tune_command
 from experiments.commands import validate as validate_command
 
@@ -30,11 +31,16 @@ app.command(
     "train",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(train.train)
+)(train_command.train)
 app.command("tune")(tune_command.tune)
 app.command("validate")(validate_command.validate)
 app.command("probe")(probe_command.probe)
 app.command("calibrate")(calibrate.calibrate)
+app.command("curves")(curves.curves)
+app.command("ablate")(ablate.ablate)
+app.command("inspect")(inspect.inspect)
+app.command("merge")(merge.merge)
+app.command("finetune")(finetune.finetune)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
@@ -73,17 +79,23 @@ def is_users(error: Exception) -> bool:
     """Whether an error is about the request, so that its sentence is all a user needs."""
     # Named, not imported: the modules may be heavy and are loaded only if they raised.
     names = {
+        "CheckpointError",
         "ConfigError",
         "CorpusError",
+        "CurveTableError",
         "EndpointError",
         "LedgerError",
         "MeasurementError",
+        "MergeError",
+        "NoiserError",
         "ProgramError",
         "SandboxUnavailable",
+        "TranslationError",
         "TuningError",
         "UnknownControlError",
         "UnknownFrameworkError",
         "UnknownNameError",
+        "UnknownNoiserError",
         "UnknownProbeError",
     }
     return any(base.__name__ in names for base in type(error).__mro__) or isinstance(error, OSError)

@@ -161,6 +161,9 @@ class LiveView:
     def _on_rejected(self, payload: Mapping[str, Any]) -> None:
         self._print_plain(f"  rejected {payload['candidate'][:12]}: {payload['reason'][:140]}")
 
+    def _on_stopped_early(self, payload: Mapping[str, Any]) -> None:
+        self._print_plain(f"  stopped {payload['candidate'][:12]}: {payload['reason'][:140]}")
+
     def _on_stage(self, payload: Mapping[str, Any]) -> None:
         self._print_plain(f"stage     the best {len(payload['candidates'])} at {payload['size']}")
 
