@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, train
+from experiments.commands import bench, calibrate, doctor, evolve, report, search, train
 
 app = typer.Typer(
     name="evoscale",
@@ -31,6 +31,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.add_typer(search.search)
 
 
 def main() -> None:
@@ -54,6 +55,7 @@ def is_users(error: Exception) -> bool:
     """Whether an error is about the request, so that its sentence is all a user needs."""
     # Named, not imported: the modules may be heavy and are loaded only if they raised.
     names = {
+        "ArchitectureError",
         "ConfigError",
         "CorpusError",
         "EndpointError",
