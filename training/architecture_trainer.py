@@ -155,9 +155,7 @@ class _Stretch:
         pending: list[Tensor] = []
         began = step
         while step < spec.stop_at:
-            x, y = training_batch(
-                tokens, seq_len=spec.seq_len, batch_size=spec.batch_size, seed=spec.seed, step=step
-            )
+            x, y = training_batch(tokens, seq_len=spec.seq_len, batch_size=spec.batch_size, seed=spec.seed, step=step)
             optimizer.zero_grad()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=spec.precision == "bf16"):
                 loss, cross_entropy = model.loss(x.to(device), y.to(device), sample=step)

@@ -67,7 +67,19 @@ class Generations:
             run_pdh(self.measurement, children, self.pdh, horizon=self.horizon)
             self.pdh.set_hurdle()
             self._measure(children)
+        self._train_best_seed()
         return deep_look(self.measurement, self.known, ranked(list(self.rows.values())))
+
+    def _train_best_seed(self) -> None:
+        """Train the best seed as far as the leader, so that the report compares at equal steps."""
+        from frameworks.architecture.document import identity
+
+        furthest = max((row.steps for row in self.rows.values() if row.loss is not None), default=0)
+        given = {identity(architecture) for architecture in self.seeds}
+        best = next((row for row in ranked([self.rows[key] for key in given]) if row.loss is not None), None)
+        if best is not None and best.steps < furthest:
+            stops = [best.steps, furthest]
+            self.rows[best.identity] = furthest_row(self.measurement, self.known[best.identity], stops, self.horizon)
 
     @property
     def horizon(self) -> int:

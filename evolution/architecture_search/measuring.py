@@ -123,12 +123,8 @@ class StretchMeasurement:
             "corpus_dir": str(self.corpus.directory),
             "checkpoint_dir": str(scratch),
         }
-        limits = Limits(
-            seconds=self.settings.run_seconds, memory_bytes=int(self.settings.memory_gb * GIBIBYTE)
-        )
-        result = self._sandbox.call(
-            TARGET, arguments, limits=limits, readable=[self.corpus.directory], scratch=scratch
-        )
+        limits = Limits(seconds=self.settings.run_seconds, memory_bytes=int(self.settings.memory_gb * GIBIBYTE))
+        result = self._sandbox.call(TARGET, arguments, limits=limits, readable=[self.corpus.directory], scratch=scratch)
         if isinstance(result, Raised):  # architectures are data: what is raised past the trainer is the harness's
             last = (result.detail.strip().splitlines() or [""])[-1]
             raise MeasurementError(

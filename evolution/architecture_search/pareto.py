@@ -25,7 +25,7 @@ def fronts(points: Sequence[Point]) -> list[list[int]]:
 
 
 def crowding(points: Sequence[Point], front: Sequence[int]) -> dict[int, float]:
-    """How alone each member of a front is: the sum over objectives of its neighbours' relative gap; ends are infinite."""
+    """How alone each member of a front is: its neighbours' relative gaps summed over objectives; ends are infinite."""
     distance = dict.fromkeys(front, 0.0)
     for objective in range(len(points[front[0]]) if front else 0):
         ordered = sorted(front, key=lambda i: (points[i][objective], i))

@@ -51,9 +51,7 @@ def run_asha(measurement: StretchMeasurement, members: Sequence[Architecture], h
             if job.rung:
                 _decided(measurement, architecture, "promoted by ASHA", job.rung, spec.key)
             before = asha.budgets[job.rung - 1] if job.rung else 0
-            heapq.heappush(
-                running, (now + job.steps - before, order, job, measurement.submit(architecture, spec))
-            )
+            heapq.heappush(running, (now + job.steps - before, order, job, measurement.submit(architecture, spec)))
             order += 1
         if not running:
             return asha
@@ -92,8 +90,6 @@ def run_pdh(
             pdh.tell(key, loss_of(future.result()))
 
 
-def _decided(
-    measurement: StretchMeasurement, architecture: Architecture, what: str, level: int, key: str
-) -> None:
+def _decided(measurement: StretchMeasurement, architecture: Architecture, what: str, level: int, key: str) -> None:
     payload: dict[str, Any] = {"what": what, "reason": f"{architecture.name} enters level {level}", "level": level}
     measurement.ledger.record_once("decision", payload, f"{what}:{key}")

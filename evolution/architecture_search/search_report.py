@@ -92,7 +92,7 @@ def _sentence(best: Row, rival: Row | None, starts: set[str]) -> str:
     gain = rival.loss - best.loss
     return (
         f"{found}, {gain:.4f} below the best given one, {rival.name}, at equal steps and "
-        f"{best.forward_flops / rival.forward_flops:.2f} of its forward FLOPs; with one seed this is a lead, no verdict."
+        f"{best.forward_flops / rival.forward_flops:.2f} of its forward FLOPs; with one seed a lead, no verdict."
     )
 
 

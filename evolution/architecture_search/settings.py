@@ -49,9 +49,7 @@ class SearchSettings(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> SearchSettings:
         if self.asha_max_steps < self.asha_min_steps:
-            raise ValueError(
-                f"asha_max_steps={self.asha_max_steps} is below asha_min_steps={self.asha_min_steps}"
-            )
+            raise ValueError(f"asha_max_steps={self.asha_max_steps} is below asha_min_steps={self.asha_min_steps}")
         if self.deep_steps is None and (self.deep_seq_len is not None or self.deep_batch_size is not None):
             raise ValueError("deep_seq_len and deep_batch_size are read only with deep_steps")
         return self

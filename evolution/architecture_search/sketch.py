@@ -19,9 +19,9 @@ def mermaid(architecture: Architecture) -> str:
         for name in inputs_of(arch, index):
             lines.append(f"    {name if name == EMBEDDING else 's_' + name} --> s_{stage.name}")
         source = module.cond.source if isinstance(module, TransformerModule) and module.cond else None
-        for label, name in (("condition", source), ("keys", stage.kv_from), ("memory", stage.mem_from)):
-            if name is not None:
-                lines.append(f"    s_{name} -. {label} .-> s_{stage.name}")
+        for label, read in (("condition", source), ("keys", stage.kv_from), ("memory", stage.mem_from)):
+            if read is not None:
+                lines.append(f"    s_{read} -. {label} .-> s_{stage.name}")
     lines += ['    out["Readout"]', f"    s_{arch.pipeline[-1].name} --> out"]
     return "\n".join(lines)
 

@@ -42,7 +42,9 @@ def sweep(measurement: StretchMeasurement, members: Sequence[Architecture]) -> l
     horizon = rungs[-1] + sum(stages)
     asha = run_asha(measurement, members, horizon)
     level = max((rung for rung, results in enumerate(asha.results) if results), default=0)
-    chosen = [members[member] for member in asha.ranking() if asha.results[level].get(member, float("inf")) < float("inf")]
+    chosen = [
+        members[member] for member in asha.ranking() if asha.results[level].get(member, float("inf")) < float("inf")
+    ]
     pdh = Pdh(stages)
     if chosen:
         deepen(measurement, chosen, pdh, horizon=horizon, start=rungs[level])
@@ -102,6 +104,9 @@ def deep_look(measurement: StretchMeasurement, by_identity: dict[str, Architectu
         return rows
     furthest = [row for row in rows if row.loss is not None and row.steps == rows[0].steps]
     leaders = [furthest[i] for i in promoted([objectives(row) for row in furthest], settings.deep_top_k)]
+    leaders += [row for row in rows if row.loss is not None and row not in leaders][
+        : settings.deep_top_k - len(leaders)
+    ]
     work = []
     for row in leaders:
         architecture = by_identity[row.identity]

@@ -111,6 +111,8 @@ def _check_folder(folder: Path, wanted: dict[str, Any]) -> None:
         if found.get(key) != wanted[key]:
             raise ConfigError(f"{folder} holds another search: its {key} is {found.get(key)}; give another --name")
     theirs, mine = found.get("settings", {}), wanted["settings"]
-    odd = [f"{k} {theirs.get(k)!r} (now {mine.get(k)!r})" for k in sorted({*theirs, *mine}) if theirs.get(k) != mine.get(k)]
+    odd = [
+        f"{k} {theirs.get(k)!r} (now {mine.get(k)!r})" for k in sorted({*theirs, *mine}) if theirs.get(k) != mine.get(k)
+    ]
     if odd:
         raise ConfigError(f"{folder} holds a search with other settings: {', '.join(odd)}; give another --name")

@@ -32,6 +32,10 @@ DeepBatch = Annotated[int | None, typer.Option("--deep-batch-size", help="Sequen
 DeepTopK = Annotated[int | None, typer.Option(help="How many get the last look.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; a run that fails on cuda is done on the CPU once.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, name=value; may be repeated.")]
+_SETTINGS = (
+    *("seed", "seq_len", "batch_size", "deep_steps", "deep_seq_len", "deep_batch_size", "deep_top_k", "device"),
+    *("workers", "generations", "population", "top_k", "immigrants", "crossover", "allow_unsandboxed"),
+)
 Unsandboxed = Annotated[
     bool, typer.Option("--allow-unsandboxed", help="Run even where the kernel offers no isolation.")
 ]
@@ -274,9 +278,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
     from evolution.config import ConfigError
 
-    names = ("seed seq_len batch_size deep_steps deep_seq_len deep_batch_size deep_top_k device workers "
-             "generations population top_k immigrants crossover allow_unsandboxed").split()  # fmt: skip
-    given = {name: options[name] for name in names if name in options}
+    given = {name: options[name] for name in _SETTINGS if name in options}
     if options["corpus"] is not None:
         given["corpus"] = {"source": options["corpus"]}
     for setting in options["set_"] or []:

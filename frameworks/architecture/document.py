@@ -32,8 +32,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, "an alias is not allowed here", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, "an alias is not allowed", None)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -147,7 +146,9 @@ def _explain(error: ValidationError, source: str) -> list[str]:
             lines.append(f"{source}: {place} is required")
         elif problem["type"] == "literal_error":
             allowed = [part.strip("' ") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
-            lines.append(f"{source}: {place}: {problem['input']!r} is not allowed{_near(str(problem['input']), allowed)}")
+            lines.append(
+                f"{source}: {place}: {problem['input']!r} is not allowed{_near(str(problem['input']), allowed)}"
+            )
         else:
             message = problem["msg"].removeprefix("Value error, ")
             shown = "" if problem["type"] == "value_error" else f" (got {str(problem.get('input'))[:80]!r})"

@@ -264,15 +264,15 @@ MIXER_MUTATIONS = (
         needs="a mixer with positions",
         apply=_tune_position,
     ),
-    Mutation(
-        name="change_stencils", description="one stencil more or less", needs="attention", apply=_change_stencils
-    ),
+    Mutation(name="change_stencils", description="one stencil more or less", needs="attention", apply=_change_stencils),
     Mutation(name="tune_stencil", description="another reach", needs="a stencil", apply=_tune_stencil),
     Mutation(name="change_qk_norm", description="another query/key norm", needs="attention", apply=_change_qk_norm),
     Mutation(name="change_scores", description="soft cap or scale of scores", needs="attention", apply=_change_scores),
     Mutation(name="change_cache", description="another cache policy", needs="attention", apply=_change_cache),
     Mutation(
-        name="tune_cache", description="window, rank or bits of the cache", needs="attention with a cache",
+        name="tune_cache",
+        description="window, rank or bits of the cache",
+        needs="attention with a cache",
         apply=_tune_cache,
     ),
     Mutation(name="change_decay", description="faster or slower decay", needs="retention", apply=_change_decay),
@@ -284,7 +284,9 @@ MIXER_MUTATIONS = (
     ),
     Mutation(name="change_state", description="state width or expansion", needs="ssm", apply=_change_state),
     Mutation(
-        name="change_kernel", description="another convolution width", needs="ssm, delta or longconv",
+        name="change_kernel",
+        description="another convolution width",
+        needs="ssm, delta or longconv",
         apply=_change_kernel,
     ),
     Mutation(name="change_features", description="another feature map", needs="linear", apply=_change_features),

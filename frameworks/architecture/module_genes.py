@@ -201,7 +201,9 @@ MODULE_MUTATIONS = (
     Mutation(name="change_merge", description="another merge", needs="a parallel unit", apply=_change_merge),
     Mutation(name="change_ffn", description="dense, sparse or none", needs="a transformer", apply=_change_ffn),
     Mutation(
-        name="change_ffn_width", description="a wider or narrower feed-forward", needs="a feed-forward",
+        name="change_ffn_width",
+        description="a wider or narrower feed-forward",
+        needs="a feed-forward",
         apply=_change_ffn_width,
     ),
     Mutation(
@@ -214,7 +216,9 @@ MODULE_MUTATIONS = (
         name="change_residual", description="placement, order or gain", needs="a transformer", apply=_change_residual
     ),
     Mutation(
-        name="change_recurrence", description="loops over the same layers", needs="a transformer",
+        name="change_recurrence",
+        description="loops over the same layers",
+        needs="a transformer",
         apply=_change_recurrence,
     ),
     Mutation(

@@ -63,8 +63,8 @@ def _rewire(tree: Tree, rng: Generator) -> bool:
     stage = arch["pipeline"][index]
     read = [names[-1]] if stage["inputs"] is None else list(stage["inputs"])
     name = pick(rng, names)
-    stage["inputs"] = [n for n in read if n != name] if name in read and len(read) > 1 else list(
-        dict.fromkeys([*read, name])
+    stage["inputs"] = (
+        [n for n in read if n != name] if name in read and len(read) > 1 else list(dict.fromkeys([*read, name]))
     )
     return True
 
@@ -175,7 +175,9 @@ PIPELINE_MUTATIONS = (
         apply=_attach_memory,
     ),
     Mutation(
-        name="change_embedding", description="positions or norm of the embedding", needs="nothing",
+        name="change_embedding",
+        description="positions or norm of the embedding",
+        needs="nothing",
         apply=_change_embedding,
     ),
     Mutation(name="change_readout", description="tied head or soft cap", needs="nothing", apply=_change_readout),

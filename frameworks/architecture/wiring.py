@@ -60,9 +60,7 @@ def _check_sampler(arch: Arch, index: int, seen: dict[str, Stage], where: str) -
         raise ValueError(f"{where}: a latent_sampler reads encoder stages only, got inputs {list(names)}")
 
 
-def _check_transformer(
-    arch: Arch, index: int, module: TransformerModule, seen: dict[str, Stage], where: str
-) -> None:
+def _check_transformer(arch: Arch, index: int, module: TransformerModule, seen: dict[str, Stage], where: str) -> None:
     stage = arch.pipeline[index]
     read = [name for name in inputs_of(arch, index) if name != EMBEDDING]
     named = {"kv_from": stage.kv_from, "mem_from": stage.mem_from}

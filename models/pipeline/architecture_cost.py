@@ -39,9 +39,7 @@ from models.pipeline.normalization import norm_parameters
 _BYTES = 4
 
 
-def architecture_cost(
-    arch: Arch, *, vocab_size: int, batch: int, length: int, posterior: bool = False
-) -> Cost:
+def architecture_cost(arch: Arch, *, vocab_size: int, batch: int, length: int, posterior: bool = False) -> Cost:
     """What the model of `arch` costs.
 
     Args:
@@ -74,9 +72,7 @@ def architecture_cost(
     return Cost(parameters=cost.parameters, flops=cost.flops)
 
 
-def _stage_cost(
-    arch: Arch, index: int, stage: Stage, module: TransformerModule, shape: Shape, posterior: bool
-) -> Cost:
+def _stage_cost(arch: Arch, index: int, stage: Stage, module: TransformerModule, shape: Shape, posterior: bool) -> Cost:
     d = arch.d_model
     cost = Cost(parameters=0 if inputs_of(arch, index) else d)
     inner = shape

@@ -120,9 +120,7 @@ class Attention(SequenceMixer):
         free = not causal or (self.visibility.unrestricted and keys.window is None)
         if free and self.bias is None and self.spec.softcap is None:
             gqa = self.spec.groups != self.spec.heads
-            return F.scaled_dot_product_attention(
-                q, keys.k, keys.v, is_causal=causal, scale=self.scale, enable_gqa=gqa
-            )
+            return F.scaled_dot_product_attention(q, keys.k, keys.v, is_causal=causal, scale=self.scale, enable_gqa=gqa)
         block = blocked_length(self.spec, q.shape[-2], keys.window) if causal else None
         if block is None:
             return self.plain(q, keys, positions, causal=causal)

@@ -93,9 +93,7 @@ def recurrent(
     return torch.stack(outputs, -2), current
 
 
-def step(
-    q: Tensor, k: Tensor, v: Tensor, b: Tensor, log_decay: Tensor | None, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def step(q: Tensor, k: Tensor, v: Tensor, b: Tensor, log_decay: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
     """One token: q, k (B, H, K), v (B, H, V), b and log_decay (B, H), state (B, H, K, V) to y (B, H, V)."""
     if log_decay is not None:
         state = state * log_decay.exp()[..., None, None]

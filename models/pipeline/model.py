@@ -91,7 +91,9 @@ class PipelineModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             self.embedding = nn.Embedding(vocab_size, d_model)
             pos = arch.embedding.pos
-            self.learned = nn.Parameter(torch.zeros(pos.max_len, d_model)) if isinstance(pos, LearnedPositions) else None
+            self.learned = (
+                nn.Parameter(torch.zeros(pos.max_len, d_model)) if isinstance(pos, LearnedPositions) else None
+            )
             self.embedding_norm = None if arch.embedding.norm is None else build_norm(arch.embedding.norm, d_model)
             self.stages = nn.ModuleDict()
             for index, stage in enumerate(arch.pipeline):
@@ -210,7 +212,9 @@ class PipelineModel(nn.Module):
         pos = self.arch.embedding.pos
         if self.learned is not None:
             if end > self.learned.shape[0]:
-                raise ValueError(f"{end} tokens exceed the learned positions, embedding.pos.max_len={len(self.learned)}")
+                raise ValueError(
+                    f"{end} tokens exceed the learned positions, embedding.pos.max_len={len(self.learned)}"
+                )
             x = x + self.learned[start:end]
         elif pos is not None and not isinstance(pos, LearnedPositions):
             signal = sinusoidal_positions(end, self.arch.d_model)[start:]
@@ -222,9 +226,7 @@ class PipelineModel(nn.Module):
             return built.query.expand(outputs[EMBEDDING].shape[0], length, -1)
         return _sum(outputs, built.inputs)
 
-    def _open(
-        self, built: BuiltStage, outputs: dict[str, Tensor], keys: dict[str, Keys | None], scope: Scope
-    ) -> None:
+    def _open(self, built: BuiltStage, outputs: dict[str, Tensor], keys: dict[str, Keys | None], scope: Scope) -> None:
         stage = built.stage
         scope.causal = stage.mode == "causal"
         scope.memory = None if stage.mem_from is None else outputs[stage.mem_from]
@@ -240,7 +242,9 @@ class PipelineModel(nn.Module):
             if ".zero_" in name:
                 parameter.zero_()
             elif parameter.ndim >= 2 or name.endswith("query"):
-                std = _std(name, parameter) * (residual if name.endswith(("out_proj.weight", "down_proj.weight")) else 1)
+                std = _std(name, parameter) * (
+                    residual if name.endswith(("out_proj.weight", "down_proj.weight")) else 1
+                )
                 parameter.normal_(0.0, std, generator=torch_generator("pipeline", seed, name))
 
 
