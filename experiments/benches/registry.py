@@ -77,6 +77,11 @@ _BENCHES = (
         reads=frozenset({"programs", "workers"}),
     ),
     Bench(
+        name="mixers",
+        promises="chunkwise mixers are faster than softmax attention on long sequences, and no slower form is taken",
+        target="experiments.benches.mixers:measure",
+    ),
+    Bench(
         name="sandbox",
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",

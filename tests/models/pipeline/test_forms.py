@@ -29,9 +29,9 @@ def results(form: Form, inputs: list[Tensor]) -> list[Tensor]:
     return [y, state, *gradients]
 
 
-def distance(form: Form, oracle: Form, inputs: list[Tensor]) -> float:
+def distance(form: Form, expected: list[Tensor], inputs: list[Tensor]) -> float:
     """The largest difference of outputs and gradients, each relative to its own largest value."""
-    pairs = zip(results(form, inputs), results(oracle, inputs), strict=True)
+    pairs = zip(results(form, inputs), expected, strict=True)
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-3)) for a, b in pairs)
 
 
@@ -43,30 +43,19 @@ def test_decayed_attention_forms_agree(dtype: torch.dtype, length: int, decay: s
     heads = 3
     q, k = (draw(2, 1 if shared else heads, length, 5, dtype=dtype, seed=s) for s in (1, 2))
     v, state = draw(2, heads, length, 7, dtype=dtype, seed=3), draw(2, heads, 5, 7, dtype=dtype, seed=4)
-    inputs = [q, k, v, state]
-    log_decay: Tensor | None = None
-    if decay == "constant":
-        log_decay = torch.log1p(-(2.0 ** (-2 - torch.arange(heads, dtype=dtype))))
-    elif decay == "each":
-        rates = draw(2, heads, length, dtype=dtype, seed=5)
-        log_decay = -rates.square()
-        inputs.append(rates)
+    rates = draw(2, heads, length, dtype=dtype, seed=5)
+    inputs = [q, k, v, state, *([rates] if decay == "each" else [])]
 
-    def oracle() -> tuple[Tensor, Tensor]:
-        return decayed_attention.recurrent(q, k, v, None if log_decay is None else log_decay * 1, state)
+    def log_decay() -> Tensor | None:
+        if decay == "each":
+            return -rates.square()
+        return None if decay == "none" else torch.log1p(-(2.0 ** (-2 - torch.arange(heads, dtype=dtype))))
 
-    forms: list[Form] = [lambda: decayed_attention.parallel(q, k, v, log_decay, state)]
-    forms += [lambda c=c: decayed_attention.chunkwise(q, k, v, log_decay, c, state) for c in (1, 8, 64, 100)]
-    if decay == "each":
-        rates = inputs[-1]
-        forms = [lambda: decayed_attention.parallel(q, k, v, -rates.square(), state)]
-        forms += [lambda c=c: decayed_attention.chunkwise(q, k, v, -rates.square(), c, state) for c in (1, 8, 64, 100)]
-
-        def oracle() -> tuple[Tensor, Tensor]:
-            return decayed_attention.recurrent(q, k, v, -rates.square(), state)
-
+    expected = results(lambda: decayed_attention.recurrent(q, k, v, log_decay(), state), inputs)
+    forms: list[Form] = [lambda: decayed_attention.parallel(q, k, v, log_decay(), state)]
+    forms += [lambda c=c: decayed_attention.chunkwise(q, k, v, log_decay(), c, state) for c in (1, 8, 64, 100)]
     for form in forms:
-        assert distance(form, oracle, inputs) < TOLERANCE[dtype]
+        assert distance(form, expected, inputs) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -81,9 +70,9 @@ def test_delta_rule_forms_agree(dtype: torch.dtype, length: int, gated: bool) ->
     def decay() -> Tensor | None:
         return -0.1 * rates.square() if gated else None
 
-    def oracle() -> tuple[Tensor, Tensor]:
-        return delta_rule.recurrent(q, F.normalize(keys, dim=-1), v, torch.sigmoid(rate), decay(), state)
-
+    expected = results(
+        lambda: delta_rule.recurrent(q, F.normalize(keys, dim=-1), v, torch.sigmoid(rate), decay(), state), inputs
+    )
     for chunk in (1, 8, 32, 100):
 
         def form(chunk: int = chunk) -> tuple[Tensor, Tensor]:
@@ -91,7 +80,7 @@ def test_delta_rule_forms_agree(dtype: torch.dtype, length: int, gated: bool) ->
                 q, F.normalize(keys, dim=-1), v, torch.sigmoid(rate), decay(), chunk=chunk, state=state
             )
 
-        assert distance(form, oracle, inputs) < TOLERANCE[dtype]
+        assert distance(form, expected, inputs) < TOLERANCE[dtype]
 
 
 def test_a_state_may_be_split_anywhere() -> None:

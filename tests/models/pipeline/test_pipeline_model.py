@@ -1,4 +1,4 @@
-"""The built model: decoding equals the full forward, the past never sees the future, analytic costs are the real ones."""
+"""The built model: decoding equals the full forward, the past never sees the future, costs are the real ones."""
 
 from __future__ import annotations
 
