@@ -8,6 +8,7 @@ interruption is exit status 130 and says how to go on.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -33,22 +34,34 @@ app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(search.search)
 
+EXIT_INTERRUPTED = 130
+
 
 def main() -> None:
     """Entry point of the console command."""
     # Two threads in one process are slower than two processes; set before torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A scheduler ends jobs with SIGTERM; it is an interruption like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted: everything measured is kept; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        # typer turns a KeyboardInterrupt into this status; a command that chose it has said its own sentence.
+        if stop.code == EXIT_INTERRUPTED and _comes_from(stop, KeyboardInterrupt):
+            print("interrupted: everything measured is kept; the same command goes on from there", file=sys.stderr)
+        raise
     except Exception as error:
         if not is_users(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _comes_from(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def is_users(error: Exception) -> bool:
