@@ -70,6 +70,7 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
     spec = StretchSpec.model_validate(arguments["spec"])
     architecture = architecture_from(arguments["architecture"])
     corpus = open_corpus(Path(arguments["corpus_dir"]))
+    _check_corpus(spec, corpus)
     torch.set_num_threads(1)
     try:
         outcome = train_stretch(spec, architecture, corpus, Path(arguments["checkpoint_dir"]))
@@ -116,8 +117,7 @@ def train_stretch(
         ValueError: another corpus than the spec's.
         RuntimeError: torch failed on the CPU.
     """
-    if (spec.corpus_hash, spec.tokenizer_hash) != (corpus.hash, corpus.tokenizer_hash):
-        raise ValueError("the spec's corpus is another one; runs on different corpora are never compared")
+    _check_corpus(spec, corpus)
     run = _Stretch(spec, architecture, corpus, checkpoint_dir, progress)
     if spec.device_kind == "cpu":
         return run.train(torch.device("cpu"))
@@ -127,6 +127,14 @@ def train_stretch(
         outcome = run.train(torch.device("cpu"))
         reason = f"{spec.device_kind} failed ({' '.join(str(error).split())[:200]}); trained on the CPU"
         return outcome.model_copy(update={"fallback": reason}) if isinstance(outcome, Trained) else outcome
+
+
+def _check_corpus(spec: StretchSpec, corpus: Corpus) -> None:
+    if (spec.corpus_hash, spec.tokenizer_hash) != (corpus.hash, corpus.tokenizer_hash):
+        raise ValueError(
+            f"the spec's corpus is {spec.corpus_hash[:12]} and {corpus.name!r} is {corpus.hash[:12]}; "
+            "runs on different corpora are never compared"
+        )
 
 
 class _Stretch:

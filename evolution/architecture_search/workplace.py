@@ -52,6 +52,7 @@ def workplace(
     from data.corpus import CorpusConfig, load_corpus
     from evolution.ledger import Ledger
     from evolution.sandbox import Sandbox
+    from evolution.sandbox.supervisor import WARM_MODULES
     from frameworks.architecture.document import identity
 
     wanted = {
@@ -69,8 +70,9 @@ def workplace(
             text_field=section.text_field,
         )
     )
+    preload = (*WARM_MODULES, "training.architecture_trainer")
     with ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(allow_unsandboxed=settings.allow_unsandboxed))
+        sandbox = stack.enter_context(Sandbox(allow_unsandboxed=settings.allow_unsandboxed, preload=preload))
         folder.mkdir(parents=True, exist_ok=True)
         ledger = stack.enter_context(Ledger.open(folder / LEDGER, create=True))
         if not (folder / MANIFEST).exists():

@@ -111,13 +111,15 @@ def train(
     from data.corpus import CorpusConfig, load_corpus
     from evolution.architecture_search.settings import SearchSettings, settings_from
     from evolution.architecture_search.table import row_of
+    from evolution.config import ConfigError
     from frameworks.architecture.preset import find_architecture
     from training.architecture_spec import stretch_spec
     from training.architecture_trainer import train_stretch
     from training.outcome import explain
 
     architecture = find_architecture(file)
-    given = {"seed": seed, "device": device, "corpus": None if corpus is None else {"source": corpus}}
+    given: dict[str, Any] = {"seed": seed, "device": device, "seq_len": seq_len, "batch_size": batch_size}
+    given |= {"corpus": None if corpus is None else {"source": corpus}}
     settings = settings_from(SearchSettings, given)
     tokens = load_corpus(CorpusConfig(source=settings.corpus.source, vocab_size=settings.vocab_size))
     spec = stretch_spec(
@@ -139,7 +141,10 @@ def train(
         if not json_output:
             print(f"step {step}/{steps}  loss {loss:.4f}", flush=True)
 
-    outcome = train_stretch(spec, architecture, tokens, folder, progress)
+    try:
+        outcome = train_stretch(spec, architecture, tokens, folder, progress)
+    except ValueError as error:  # another run's checkpoint, or more tokens than learned positions
+        raise ConfigError(f"{architecture.name}: {error}") from None
     row = row_of(architecture, spec, outcome)
     if json_output:
         print(json.dumps(row.to_json()))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from frameworks.architecture.schema import TransformerModule
 from models.pipeline.layer import Layer, LayerState
 from models.pipeline.router import TokenRouter
-from models.pipeline.scope import Scope
+from models.pipeline.scope import Carried, Scope
 
 
 @dataclass(kw_only=True)
@@ -27,13 +27,13 @@ class StackState:
 
     def kv_bytes(self) -> int:
         """Bytes of key/value caches."""
-        return sum(state.n_bytes() for state in self._states() if not hasattr(state, "tensors"))
+        return sum(state.n_bytes() for state in self._states() if not isinstance(state, Carried))
 
     def state_bytes(self) -> int:
         """Bytes of all other states."""
         own = [tensor for tensor in (self.pending, self.coarse) if tensor is not None]
         held = sum(tensor.numel() * tensor.element_size() for tensor in own)
-        return held + sum(state.n_bytes() for state in self._states() if hasattr(state, "tensors"))
+        return held + sum(state.n_bytes() for state in self._states() if isinstance(state, Carried))
 
     def _states(self) -> LayerState:
         return [state for loop in self.loops for layer in loop for state in layer]
