@@ -123,7 +123,7 @@ def train_stretch(
         return run.train(torch.device("cpu"))
     try:
         return run.train(torch.device(spec.device_kind))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the latter
         outcome = run.train(torch.device("cpu"))
         reason = f"{spec.device_kind} failed ({' '.join(str(error).split())[:200]}); trained on the CPU"
         return outcome.model_copy(update={"fallback": reason}) if isinstance(outcome, Trained) else outcome
