@@ -13,11 +13,23 @@ import sys
 
 import typer
 
-from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, finetune, inspect, merge, report
-from experiments.commands import probe as probe_command
-from experiments.commands import train as train_command
-from experiments.commands import tune as tune_command
-from experiments.commands import validate as validate_command
+from experiments.commands import (
+    ablate,
+    bench,
+    calibrate,
+    curves,
+    doctor,
+    evolve,
+    finetune,
+    inspect,
+    merge,
+    probe,
+    report,
+    search,
+    train,
+    tune,
+    validate,
+)
 
 app = typer.Typer(
     name="evoscale",
@@ -31,10 +43,10 @@ app.command(
     "train",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(train_command.train)
-app.command("tune")(tune_command.tune)
-app.command("validate")(validate_command.validate)
-app.command("probe")(probe_command.probe)
+)(train.train)
+app.command("tune")(tune.tune)
+app.command("validate")(validate.validate)
+app.command("probe")(probe.probe)
 app.command("calibrate")(calibrate.calibrate)
 app.command("curves")(curves.curves)
 app.command("ablate")(ablate.ablate)
@@ -44,6 +56,7 @@ app.command("finetune")(finetune.finetune)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.add_typer(search.search)
 
 EXIT_INTERRUPTED = 130
 
@@ -79,6 +92,7 @@ def is_users(error: Exception) -> bool:
     """Whether an error is about the request, so that its sentence is all a user needs."""
     # Named, not imported: the modules may be heavy and are loaded only if they raised.
     names = {
+        "ArchitectureError",
         "CheckpointError",
         "ConfigError",
         "CorpusError",

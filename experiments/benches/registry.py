@@ -102,6 +102,11 @@ _BENCHES = (
         target="experiments.benches.merge:measure",
     ),
     Bench(
+        name="mixers",
+        promises="chunkwise mixers are faster than softmax attention on long sequences, and no slower form is taken",
+        target="experiments.benches.mixers:measure",
+    ),
+    Bench(
         name="sandbox",
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",

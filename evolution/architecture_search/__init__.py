@@ -1,0 +1,1 @@
+"""Schedulers and searches over architectures."""

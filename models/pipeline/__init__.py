@@ -1,0 +1,1 @@
+"""What an architecture of the DSL is built into."""
