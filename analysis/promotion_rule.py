@@ -77,7 +77,7 @@ def _rule_on_numbers(plan: PromotionPlan, evidence: Evidence) -> Ruling:
             rule="promoted",
             sentence=f"Promoted: {seen} reaches the least useful gain of {plan.least_effect:.4g}, with "
             f"{_corrected(plan)} {p_holm:.2g} below {plan.alpha:.4g} and {ratio:.3f} times the "
-            f"parameters{_constant_warning(evidence)}.",
+            f"parameters{_constant_warning(evidence)}{_size_warning(evidence)}.",
         )
     if low <= -plan.least_effect:
         return _undecided(plan, evidence, mean, high, p_holm, p_sign_flip)
@@ -152,6 +152,20 @@ def _constant_warning(evidence: Evidence) -> str:
     if evidence.sd != 0.0:
         return ""
     return "; the difference is the same at every seed, so check that the seed reaches the run"
+
+
+def _size_warning(evidence: Evidence) -> str:
+    """Sizes at which the mean over sizes hides a loss: the interval lies above zero, or the last size shows no gain."""
+    last = evidence.per_size[-1:]
+    hidden = [one for one in evidence.per_size if one.low > 0 or (one in last and one.mean_difference >= 0)]
+    if not hidden:
+        return ""
+    shown = " and ".join(
+        f"at size {one.size} it shows no gain ({one.mean_difference:+.4f} nats, interval {one.low:+.4f} to "
+        f"{one.high:+.4f})"
+        for one in hidden
+    )
+    return f"; but {shown}, so do not take the mean for a gain at every size"
 
 
 def _where(failure: RunFailure) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from analysis.markup import Html, Limits, attribute, esc, when
 from analysis.report_data import ReportData
 from analysis.report_figures import curves_section, lineage_section, pareto_section, scaling_section
+from analysis.report_proposers import arms_section, proposers_section
 from analysis.report_tables import (
     change_section,
     cost_section,
@@ -42,6 +43,8 @@ _SECTIONS: tuple[tuple[str, str, Callable[[View], Html]], ...] = (
     ("change", "The change", change_section),
     ("measured", "Everything measured", measured_section),
     ("cost-loss", "Loss against cost", pareto_section),
+    ("proposers", "Proposers", proposers_section),
+    ("arms", "Control arms", arms_section),
     ("rejected", "Rejected", rejected_section),
     ("controls", "Controls", trust_section),
     ("cost", "Cost", cost_section),

@@ -48,6 +48,11 @@ class ReportData:
         rejected: rows `iteration`, `candidate`, `stage`, `reason` of what was never measured.
         noise_floor: rows `size`, `value` (nats), `note`: what two arms without any difference differ by.
         controls: rows `name`, `expected`, `found`, `holds`.
+        proposers: rows of `analysis.proposal_rates.proposer_rows`.
+        guidance: rows of `analysis.proposal_rates.guidance_rows`; empty when nothing was withheld.
+        arms: rows of `analysis.arm_gains.arm_rows`; empty without control arms.
+        arms_sentence: in words, whether guidance helped.
+        ended_by: the budget that ended the search; None when none did.
         notes: anything a reader must know, one paragraph each.
     """
 
@@ -77,6 +82,11 @@ class ReportData:
     rejected: Sequence[Row] = ()
     noise_floor: Sequence[Row] = ()
     controls: Sequence[Row] = ()
+    proposers: Sequence[Row] = ()
+    guidance: Sequence[Row] = ()
+    arms: Sequence[Row] = ()
+    arms_sentence: str | None = None
+    ended_by: str | None = None
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ _SIGNS = {
     "not promoted": "\N{EN DASH} not promoted",
     "undecided": "? undecided",
     "rejected": "\N{MULTIPLICATION X} rejected",
+    "withheld": "! withheld",
 }
 
 
@@ -31,6 +32,11 @@ def headline(view: View) -> str:
         if data.state == "interrupted":
             return "No verdict: the run was interrupted before its confirmation was complete."
         return "No candidate was confirmed, so nothing is promoted."
+    wrong = [str(row.get("name")) for row in data.controls if row.get("holds") is False]
+    if wrong:
+        return (
+            f"Verdict withheld: this set-up misranked {_plural(len(wrong), 'control', 'controls')}, {', '.join(wrong)}."
+        )
     promoted, n = len(data.promoted), len(verdicts)
     if promoted:
         if n == 1:

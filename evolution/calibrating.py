@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import record_calibration
 from evolution.config import EvolveConfig
 from evolution.confirmation import confirm, make_plan
 from evolution.engine import Listener
@@ -21,6 +22,7 @@ from evolution.session import LEDGER_NAME, Bench, Request, check_request, load_r
 from evolution.stages import Stage
 
 if TYPE_CHECKING:
+    from analysis.error_rates import ErrorRates
     from frameworks.attention.controls.registry import Control
     from frameworks.program import Program
 
@@ -69,11 +71,12 @@ class Sprint:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The controls' results and the sprinter's early lead, where the framework has one."""
+    """The controls' results, the sprinter's early lead, and error rates of the set-up; None: not measured."""
 
     framework: str
     results: tuple[ControlResult, ...]
     sprint: Sprint | None
+    rates: ErrorRates | None = None
 
     @property
     def misranked(self) -> tuple[ControlResult, ...]:
@@ -134,7 +137,33 @@ def _calibrate(request: Request, bench: Bench, thorough: bool, listen: Listener)
         listen("sprint", {"sprint": sprint})
     if confirmed:
         results.extend(_confirm(request, bench, confirmed, listen))
-    return Calibration(framework=request.framework.name, results=tuple(results), sprint=sprint)
+    record_calibration(bench.ledger, results)
+    return Calibration(
+        framework=request.framework.name, results=tuple(results), sprint=sprint, rates=_rates(request, bench)
+    )
+
+
+def _rates(request: Request, bench: Bench) -> ErrorRates | None:
+    """Error rates with the noise of the controls' confirmation runs; None where too few completed."""
+    from analysis.error_rates import error_rates
+    from data.keyed_random import numpy_generator
+
+    section = request.config.confirmation
+    runs = [
+        {**{name: run.spec[name] for name in ("candidate", "size", "seed")}, "curve": run.outcome["curve"]}
+        for run in bench.ledger.comparable_runs()
+        if run.spec["purpose"] == "confirmation" and run.outcome["status"] == "completed"
+    ]
+    try:
+        return error_rates(
+            runs,
+            rng=numpy_generator("calibrate", request.framework.name, request.config.seed),
+            alpha=section.alpha,
+            least_effect=section.least_effect,
+            shortlist=section.shortlist,
+        )
+    except ValueError:
+        return None
 
 
 def _result(control: Control, concluded: str, reason: str, evidence: Mapping[str, Any]) -> ControlResult:

@@ -13,6 +13,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from evolution.proposer_config import (
+    ArmSection,
+    BudgetSection,
+    ChoiceSection,
+    ControlsSection,
+    GuidanceSection,
+    ProposerSection,
+)
+
 
 class ConfigError(ValueError):
     """A configuration cannot be used; the message names the key, the value and what is allowed."""
@@ -56,31 +65,6 @@ class ConfirmationSection(_Section):
     """Sizes to confirm at; None takes every size of the ladder and its unseen larger one."""
 
 
-class ProposerSection(_Section):
-    """Who proposes: the embedded operator catalogue or an OpenAI-compatible endpoint."""
-
-    kind: Literal["catalogue", "endpoint"] = "catalogue"
-    api_base: str | None = None
-    """Base address that ends in /v1; None takes OpenAI's own."""
-    model: str | None = None
-    api_key_file: Path | None = None
-    """File that holds the key; without it the key is read from OPENAI_API_KEY."""
-    temperature: float = Field(0.7, ge=0, le=2)
-    max_tokens: int = Field(4096, ge=64)
-    timeout: float = Field(120.0, gt=0)
-    attempts: int = Field(4, ge=1)
-    """Proposals tried an iteration until one is new and passes the guards."""
-    backoff: float = Field(1.0, ge=0, le=60)
-    """Seconds to wait after an endpoint's error, doubled at each further attempt."""
-    inspirations: int = Field(3, ge=0)
-
-    @model_validator(mode="after")
-    def _endpoint_is_named(self) -> ProposerSection:
-        if self.kind == "endpoint" and not self.model:
-            raise ValueError("an endpoint needs a model: give --model, OPENAI_MODEL or proposer.model")
-        return self
-
-
 class PopulationSection(_Section):
     """OpenEvolve's islands and MAP-Elites archive."""
 
@@ -109,6 +93,29 @@ class LimitsSection(_Section):
     allow_unsandboxed: bool = False
 
 
+class RacingSection(_Section):
+    """When a candidate is stopped before all its runs are made; see `evolution.racing`."""
+
+    keep: float = Field(0.5, gt=0, le=1)
+    """Share of those that reached a rung that clears its hurdle."""
+    least_kept: int = Field(2, ge=1)
+    """Candidates a hurdle lets through whatever the share."""
+    least_population: int = Field(6, ge=2)
+    """Candidates that must have reached a rung before it has a hurdle."""
+    least_fidelity: float = Field(0.5, ge=-1, le=1)
+    """Least Kendall tau of a rung's ranking with the final one for the rung to eliminate."""
+    least_finished: int = Field(6, ge=3)
+    """Candidates that must have gone all the way before a rung's fidelity is known."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Level of the sequential tests against the reference and the best."""
+    noise_sd: float = Field(0.02, gt=0)
+    """Spread of a paired difference over seeds in nats, until the run has measured its own."""
+    least_freedom: int = Field(8, ge=1)
+    """Degrees of freedom with which the run's own spread replaces it."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """Training tokens the search may spend; when the next run would pass it, the search ends."""
+
+
 class EvolveConfig(_Section):
     """Everything an evolution depends on."""
 
@@ -121,14 +128,24 @@ class EvolveConfig(_Section):
     """Candidates proposed ahead of the oldest unmeasured one; part of the result, unlike `workers`."""
     workers: int | None = Field(None, ge=1)
     """Worker processes; None: one a core. Never changes a result."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where candidates train; auto takes the GPUs where there are any, one process each."""
     corpus: CorpusSection = CorpusSection()
     fitness: Literal["paired_gain", "slope", "extrapolated"] = "paired_gain"
     """What ranks candidates in the search. The last two need 2 and 3 sizes in the search; a candidate that is
     worse at every size can have the better slope, so neither is the default."""
     stages: list[StageSection] | None = None
     """Stages of the search; None takes the ladder's."""
+    racing: RacingSection | None = None
+    """Stop candidates that cannot win before all runs of the first stages are made; None measures all of them."""
     confirmation: ConfirmationSection = ConfirmationSection()
     proposer: ProposerSection = ProposerSection()
+    proposers: list[ArmSection] = []
+    """Several proposers; empty: `proposer` is the only one."""
+    choice: ChoiceSection = ChoiceSection()
+    guidance: GuidanceSection = GuidanceSection()
+    budget: BudgetSection = BudgetSection()
+    controls: ControlsSection = ControlsSection()
     population: PopulationSection = PopulationSection()
     limits: LimitsSection = LimitsSection()
     start_program: str | None = None
@@ -209,18 +226,11 @@ def _set_path(tree: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
 
 
-def load_config(
-    path: Path | None = None, settings: list[str] | None = None, overrides: dict[str, Any] | None = None
-) -> EvolveConfig:
-    """Read a YAML file, lay `settings` (`a.b=c`) and then `overrides` over it, and validate.
-
-    Args:
-        path: YAML file, or None for the defaults.
-        settings: `a.b=c` strings, the values YAML.
-        overrides: dotted key to value; None values are skipped.
+def read_tree(path: Path | None, settings: list[str] | None = None) -> tuple[dict[str, Any], str]:
+    """The keys and values of a YAML file with `settings` (`a.b=c`) laid over them, and its name for messages.
 
     Raises:
-        ConfigError: unreadable file, not a mapping, unknown key, or a value outside its range.
+        ConfigError: unreadable file, not a mapping, or a setting that is none.
     """
     tree: dict[str, Any] = {}
     source = "configuration"
@@ -239,6 +249,23 @@ def load_config(
         tree = loaded or {}
     for setting in settings or []:
         _set_path(tree, setting)
+    return tree, source
+
+
+def load_config(
+    path: Path | None = None, settings: list[str] | None = None, overrides: dict[str, Any] | None = None
+) -> EvolveConfig:
+    """Read a YAML file, lay `settings` (`a.b=c`) and then `overrides` over it, and validate.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        settings: `a.b=c` strings, the values YAML.
+        overrides: dotted key to value; None values are skipped.
+
+    Raises:
+        ConfigError: unreadable file, not a mapping, unknown key, or a value outside its range.
+    """
+    tree, source = read_tree(path, settings)
     for key, value in (overrides or {}).items():
         if value is not None:
             node = tree

@@ -4,9 +4,8 @@ OpenEvolve's parts do the evolving (population, islands, LLM ensemble); this loo
 them in one process and measures in killable workers. It is deterministic: a proposal
 for iteration i is made on the population as it stands after the admission of iteration
 i - `in_flight`, results are admitted in order, and neither the number of workers nor
-their timing changes a choice. Resuming is running again: what the ledger holds
-(replies, guard reports, runs) is used instead of asked for, so the loop arrives at
-exactly the state it was killed in.
+their timing changes a choice. Resuming is running again: what the ledger holds is used
+instead of asked for, so the loop arrives at exactly the state it was killed in.
 """
 
 from __future__ import annotations
@@ -15,17 +14,22 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evolution.budget import Budget, BudgetSpent, stop_payload
+from evolution.candidate import Candidate
 from evolution.config import EvolveConfig
 from evolution.confirmation import confirm, make_plan
 from evolution.fitness import LEAST_SIZES, Cell, advantage, combined_score, paired_gain
 from evolution.guarding import Guarding
 from evolution.measurement import Measurement
 from evolution.population import Population
-from evolution.proposing import EndpointClient, Proposing
+from evolution.proposers.roster import Roster
+from evolution.proposing import Proposing
+from evolution.race_course import Course
+from evolution.result import Result
 from evolution.stages import RunFactory, Stage
+from evolution.training_cost import candidate_tokens
 from frameworks.program import Program
 
 if TYPE_CHECKING:
@@ -33,36 +37,9 @@ if TYPE_CHECKING:
     from evolution.proposers.prompt import ShownProgram
     from frameworks.registry import Framework
     from training.outcome import Outcome
+    from training.run_spec import RunSpec
 
 Listener = Callable[[str, Mapping[str, Any]], None]
-
-
-@dataclass(kw_only=True)
-class Candidate:
-    """A candidate in the running search: its program, where it came from, its completed losses."""
-
-    program: Program
-    iteration: int
-    parent: str | None
-    island: int
-    changes: str
-    losses: dict[Cell, float]
-    failure: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What an evolution ended with.
-
-    Attributes:
-        verdicts: `analysis.promotion.Verdict` as JSON, one a shortlisted candidate; empty when nothing led.
-        n_candidates: distinct candidates measured without failure, the reference not counted.
-        sentence: the end in plain words.
-    """
-
-    verdicts: tuple[Mapping[str, Any], ...]
-    n_candidates: int
-    sentence: str
 
 
 class Evolution:
@@ -73,9 +50,9 @@ class Evolution:
         framework: what evolves.
         stages: where candidates are measured in the search.
         confirmation_sizes: where the shortlist is confirmed.
-        factory, ledger, measurement, guarding: the run's parts.
-        client: the endpoint; None in a replay.
-        proposer_name: recorded with every proposal.
+        factory, ledger, measurement, guarding, roster: the run's parts; the roster holds the proposers.
+        budget: what may be spent; None: no limit.
+        source: ledger of the run that is replayed; None: proposers are asked.
         listener: called with (event, payload) as things happen.
     """
 
@@ -90,8 +67,9 @@ class Evolution:
         ledger: Ledger,
         measurement: Measurement,
         guarding: Guarding,
-        client: EndpointClient | None,
-        proposer_name: str,
+        roster: Roster,
+        budget: Budget | None = None,
+        source: Ledger | None = None,
         start: Program | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -107,25 +85,33 @@ class Evolution:
         self._guarding = guarding
         self._start = start
         self._listen = listener or (lambda event, payload: None)
+        self._budget = budget or Budget(config.budget)
         self._population = Population(config.population, config.seed)
         self._reference = Candidate(
             program=framework.program(), iteration=0, parent=None, island=0, changes="the reference", losses={}
         )
         self._candidates: dict[str, Candidate] = {self._reference.program.identity: self._reference}
+        self._course = (
+            None
+            if config.racing is None
+            else Course(config.racing, self._in_loop, factory, self._reference.program.identity)
+        )
         self._proposing = Proposing(
             config=config,
             framework=framework,
             ledger=ledger,
             population=self._population,
             guarding=guarding,
-            client=client,
+            roster=roster,
             shown=self._shown,
-            proposer_name=proposer_name,
             noise=self._noise,
+            budget=self._budget,
+            source=source,
+            on_reply=lambda account: self._listen("reply", {"spent": account.spent}),
         )
 
     def run(self) -> Result:
-        """Search, then confirm; see the module."""
+        """Search, then confirm."""
         self._measure_reference()
         self._admit_start_program()
         self._search()
@@ -153,18 +139,56 @@ class Evolution:
             measurement=self._measurement,
             factory=self._factory,
         )
-        promoted = [verdict for verdict in verdicts if verdict.decision == "promoted"]
-        best = promoted[0] if promoted else verdicts[0]
+        best = next((verdict for verdict in verdicts if verdict.decision == "promoted"), verdicts[0])
         return Result(
             verdicts=tuple(v.to_json() for v in verdicts), n_candidates=self._n_measured(), sentence=best.sentence
         )
 
+    def standing(self) -> tuple[Candidate, Candidate | None, int]:
+        """After `run`: the reference, the best candidate of the search, and how many were measured or failed."""
+        ranked = self._ranked()
+        return self._reference, ranked[0] if ranked else None, len(self._candidates) - 1
+
     def _submit(self, candidate: Candidate, stages: tuple[Stage, ...]) -> list[tuple[Cell, Future[Outcome]]]:
-        return [
-            ((stage.size, spec.seed), self._measurement.submit(spec, candidate.program.source))
-            for stage in stages
-            for spec in (self._factory.search(candidate.program.identity, stage, index) for index in range(stage.seeds))
-        ]
+        identity = candidate.program.identity
+        return self._submit_specs(
+            candidate,
+            [self._factory.search(identity, stage, index) for stage in stages for index in range(stage.seeds)],
+        )
+
+    def _submit_specs(self, candidate: Candidate, specs: list[RunSpec]) -> list[tuple[Cell, Future[Outcome]]]:
+        if self._course is not None:
+            self._course.charge(sum(spec.tokens for spec in specs))
+        return [((spec.size, spec.seed), self._measurement.submit(spec, candidate.program.source)) for spec in specs]
+
+    def _enter(self, candidate: Candidate) -> list[tuple[Cell, Future[Outcome]]]:
+        """Submit what every candidate is measured at: all of the first stages, or in a race its first rung."""
+        if self._course is None:
+            return self._submit(candidate, self._in_loop)
+        return self._submit_specs(candidate, [self._course.spec(candidate.program.identity, 0)])
+
+    def _race(self, course: Course, candidate: Candidate) -> None:
+        """Measure a candidate further, rung by rung, until it is stopped, fails or has run them all."""
+
+        def advance(rung: int) -> bool:
+            self._collect(candidate, self._submit_specs(candidate, [course.spec(candidate.program.identity, rung)]))
+            return candidate.failure is None
+
+        if candidate.failure is not None:
+            return
+        stop = course.follow(candidate.program.identity, candidate.losses, self._reference.losses, advance)
+        if stop is not None:
+            self._ledger.record_once(
+                "decision",
+                {
+                    "what": "stopped_early",
+                    "candidate": candidate.program.identity,
+                    "rule": stop.rule,
+                    "reason": stop.reason,
+                },
+                key=f"race:{candidate.program.identity}",
+            )
+            self._listen("stopped_early", {"candidate": candidate.program.identity, "reason": stop.reason})
 
     def _collect(self, candidate: Candidate, futures: list[tuple[Cell, Future[Outcome]]]) -> None:
         """Wait for the runs; a failure of any is the candidate's failure."""
@@ -195,14 +219,14 @@ class Evolution:
         self._collect(reference, self._submit(reference, self._in_loop))
         if reference.failure is not None:
             raise RuntimeError(f"the reference itself failed {reference.failure}; nothing can be compared with it")
-        self._proposing.know(reference.program.identity)
+        self._proposing.know(reference.program)
         self._admit(reference)
 
     def _admit_start_program(self) -> None:
         if self._start is None or self._start.identity == self._reference.program.identity:
             return
         rejection = self._guarding.reject(self._start)
-        self._proposing.know(self._start.identity)
+        self._proposing.know(self._start)
         if rejection is not None:
             self._listen("rejected", {"candidate": self._start.identity, "iteration": 0, "reason": rejection})
             self._ledger.record_once(
@@ -231,15 +255,25 @@ class Evolution:
             changes="the start program",
             losses={},
         )
-        self._collect(candidate, self._submit(candidate, self._in_loop))
-        self._admit(candidate)
+        self._admit_measured(candidate, self._enter(candidate))
 
     def _search(self) -> None:
         pending: deque[tuple[Candidate, list[tuple[Cell, Future[Outcome]]]]] = deque()
+        tokens = candidate_tokens(self._factory, self._reference.program.identity, self._in_loop)
         for iteration in range(1, self._config.iterations + 1):
             while len(pending) >= self._config.in_flight:
                 self._admit_measured(*pending.popleft())
-            accepted = self._proposing.next(iteration)
+            if self._course is not None and not self._course.affords_rung(0):
+                self._note_spent(self._course, f"iteration {iteration} was not begun")
+                break
+            try:
+                self._budget.check_candidate(tokens)
+                accepted = self._proposing.next(iteration)
+            except BudgetSpent as spent:
+                stop = stop_payload(spent, iteration)
+                self._ledger.record_once("decision", stop, key="budget")
+                self._listen("budget", stop)
+                break
             if accepted is None:
                 self._listen("no_candidate", {"iteration": iteration})
                 continue
@@ -252,13 +286,24 @@ class Evolution:
                 losses={},
             )
             self._listen("accepted", {"candidate": accepted.program.identity, "iteration": iteration})
-            pending.append((candidate, self._submit(candidate, self._in_loop)))
+            self._budget.charge_candidate(tokens)
+            pending.append((candidate, self._enter(candidate)))
         while pending:
             self._admit_measured(*pending.popleft())
 
     def _admit_measured(self, candidate: Candidate, futures: list[tuple[Cell, Future[Outcome]]]) -> None:
         self._collect(candidate, futures)
+        if self._course is not None:
+            self._race(self._course, candidate)
         self._admit(candidate)
+
+    def _note_spent(self, course: Course, consequence: str) -> None:
+        """Put on record that the token budget ended something."""
+        reason = f"{course.spent:,} training tokens are spent and the budget allows no further run: {consequence}"
+        self._ledger.record_once(
+            "decision", {"what": "budget", "candidate": None, "reason": reason}, key=f"budget:{consequence}"
+        )
+        self._listen("budget", {"reason": reason})
 
     def _admit(self, candidate: Candidate) -> None:
         """Enter a measured candidate into the population, or note why it failed."""
@@ -294,6 +339,7 @@ class Evolution:
                         iteration=0,
                         island=island,
                     )
+        self._proposing.credit(identity, gain)
         payload = {
             "candidate": identity,
             "iteration": candidate.iteration,
@@ -309,7 +355,9 @@ class Evolution:
     def _measure_stage(self, stage: Stage) -> None:
         """Measure the best so far at one more size, the reference beside them."""
         keep = stage.keep if stage.keep is not None else len(self._candidates)
-        entrants = self._ranked()[:keep]
+        entrants = self._affordable(stage, self._ranked()[:keep])
+        if not entrants:
+            return
         self._listen(
             "stage",
             {"stage": stage.index, "size": stage.size, "candidates": [c.program.identity for c in entrants]},
@@ -345,6 +393,19 @@ class Evolution:
             }
             self._ledger.record_once("fitness", payload, key=f"{stage.index}:{candidate.program.identity}")
             self._listen("measured", payload)
+
+    def _affordable(self, stage: Stage, entrants: list[Candidate]) -> list[Candidate]:
+        """As many of the best as the token budget allows at a stage, the reference's runs included."""
+        if self._course is None or not entrants:
+            return entrants
+        identity = self._reference.program.identity
+        tokens = sum(self._factory.search(identity, stage, index).tokens for index in range(stage.seeds))
+        count = len(entrants)
+        while count and not self._course.affords((count + 1) * tokens):
+            count -= 1
+        if count < len(entrants):
+            self._note_spent(self._course, f"{count} of {len(entrants)} candidates went on to size {stage.size}")
+        return entrants[:count]
 
     def _ranked(self) -> list[Candidate]:
         """Candidates without failure that were measured furthest, best paired gain first."""

@@ -69,6 +69,13 @@ class Guarding:
         )
         return reason
 
+    def fingerprint(self, program: Program) -> str | None:
+        """What the program does on fixed inputs, as a hash (see `guards.fingerprint`); None where it is not known."""
+        stored = self._ledger.event("guard", program.identity)
+        reports = stored.payload["reports"] if stored is not None else []
+        found = reports[-1]["evidence"].get("fingerprint") if reports else None
+        return found if isinstance(found, str) and len(found) == 64 else None
+
     def _check(self, program: Program) -> tuple[list[dict[str, Any]], str | None]:
         from evolution.guards.registry import static_guards
         from evolution.sandbox import Limits, Raised, Returned

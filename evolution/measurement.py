@@ -9,6 +9,7 @@ outcome here; nothing a worker does raises.
 from __future__ import annotations
 
 import shutil
+import signal
 import statistics
 import threading
 from collections import defaultdict
@@ -48,6 +49,7 @@ class Measurement:
         limits: what one worker may use.
         reference: identity of the reference; it is ours, so an error in its run is the harness's.
         on_outcome: called with (spec, outcome, from_ledger) after each run, in any thread.
+        keep: the folder where every checkpoint and the curve of a run stay; None, or None from it, keeps none.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Measurement:
         limits: LimitsSection,
         reference: str,
         on_outcome: Callable[[RunSpec, Outcome, bool], None] | None = None,
+        keep: Callable[[RunSpec], Path | None] | None = None,
     ) -> None:
         from training.executors.local import LocalExecutor
 
@@ -71,6 +74,7 @@ class Measurement:
         self._limits = limits
         self._reference = reference
         self._on_outcome = on_outcome
+        self._keep = keep or (lambda spec: None)
         self._seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
         self._lock = threading.Lock()
         self._closing = False
@@ -93,8 +97,9 @@ class Measurement:
 
     def gather(self, work: Iterable[tuple[RunSpec, str]]) -> dict[str, Outcome]:
         """Measure many, dearest first so that no long run starts last; outcomes by key."""
-        ordered = sorted(work, key=lambda item: -(item[0].d_model ** 2 * item[0].steps * item[0].batch_size))
-        futures = {self.submit(spec, source): spec.key for spec, source in ordered}
+        from training.executors.local import longest_first
+
+        futures = {self.submit(spec, source): spec.key for spec, source in longest_first(work)}
         return {futures[future]: future.result() for future in as_completed(futures)}
 
     def close(self) -> None:
@@ -106,30 +111,40 @@ class Measurement:
     def _measure(self, spec: RunSpec, source: str | None) -> Outcome:
         if self._closing:
             raise CancelledError
-        scratch = self._scratch(spec)
-        result = self._sandbox.call(
+        kept = self._keep(spec)
+        if kept is not None:
+            kept.mkdir(parents=True, exist_ok=True)
+        scratch = kept or self._scratch(spec)
+        result = self._call(spec, source, scratch, keep=kept is not None)
+        if _was_killed_from_outside(result) and not self._closing:
+            result = self._call(spec, source, scratch, keep=kept is not None)
+        self._refuse_our_own_fault(result, spec)
+        outcome = outcome_of(result)
+        if self._closing and outcome.status != "completed":
+            raise CancelledError
+        self._ledger.commit_run(spec.key, spec.model_dump(mode="json"), outcome.model_dump(mode="json"))
+        if scratch is not None and kept is None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        self._note_seconds(spec, outcome)
+        if self._on_outcome is not None:
+            self._on_outcome(spec, outcome, False)
+        return outcome
+
+    def _call(self, spec: RunSpec, source: str | None, scratch: Path | None, *, keep: bool) -> WorkerResult:
+        return self._sandbox.call(
             MEASURE_TARGET,
             {
                 "spec": spec.model_dump(mode="json"),
                 "source": source,
                 "corpus_dir": str(self._corpus.directory),
                 "checkpoint_dir": None if scratch is None else str(scratch),
+                "keep_every_checkpoint": keep,
+                "device_index": self._device_index(spec),
             },
             limits=self._worker_limits(spec),
             readable=[self._corpus.directory],
             scratch=scratch,
         )
-        self._refuse_our_own_fault(result, spec)
-        outcome = outcome_of(result)
-        if self._closing and outcome.status != "completed":
-            raise CancelledError
-        self._ledger.commit_run(spec.key, spec.model_dump(mode="json"), outcome.model_dump(mode="json"))
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-        self._note_seconds(spec, outcome)
-        if self._on_outcome is not None:
-            self._on_outcome(spec, outcome, False)
-        return outcome
 
     def _refuse_our_own_fault(self, result: WorkerResult, spec: RunSpec) -> None:
         """Raise where the harness failed and not the candidate, so that it is not held against the candidate.
@@ -163,6 +178,16 @@ class Measurement:
         scratch.mkdir(parents=True, exist_ok=True)
         return scratch
 
+    def _device_index(self, spec: RunSpec) -> int | None:
+        """The GPU of this worker: one process a GPU, and more only where there are more workers than GPUs."""
+        if spec.device_kind != "cuda":
+            return None
+        import torch
+
+        from training.executors.local import worker_slot
+
+        return worker_slot() % max(1, torch.cuda.device_count())
+
     def _note_seconds(self, spec: RunSpec, outcome: Outcome) -> None:
         if outcome.status == "completed":
             with self._lock:
@@ -178,6 +203,17 @@ class Measurement:
                 # Until the reference has run there is nothing to compare with: a day.
                 seconds = max(60.0, 20.0 * statistics.median(known)) if known else 86_400.0
         return Limits(seconds=seconds, memory_bytes=int(self._limits.memory_gb * GIBIBYTE))
+
+
+def _was_killed_from_outside(result: WorkerResult) -> bool:
+    """Died of SIGKILL, and no limit of the sandbox was the reason: the kernel's or a person's doing, or its own.
+
+    Such a run is measured once more, for most likely the candidate is innocent; if it dies again, it is not.
+    """
+    from evolution.sandbox import Killed
+    from evolution.sandbox.result import KEEPER_KILLED
+
+    return isinstance(result, Killed) and result.signal == signal.SIGKILL and result.reason in ("", KEEPER_KILLED)
 
 
 def outcome_of(result: WorkerResult) -> Outcome:

@@ -6,11 +6,12 @@ disagree. What was not measured stays None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.calibration_record import controls_beside, misranked_of, withheld_sentence, withheld_verdict
 from frameworks.program import block_diff
 
 if TYPE_CHECKING:
@@ -25,15 +26,58 @@ def stored_verdicts(ledger: Ledger) -> tuple[Mapping[str, Any], ...]:
     return tuple(event.payload for event in ledger.events("verdict"))
 
 
+def verdicts_to_show(ledger: Ledger, directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """The verdicts on record, withheld where the newest calibration of the set-up misranked a control."""
+    started = ledger.events("run_started", limit=1)
+    misranked = misranked_of(controls_beside(directory, started[0].payload)) if started else []
+    if not misranked:
+        return stored_verdicts(ledger)
+    return tuple(withheld_verdict(verdict, withheld_sentence(misranked)) for verdict in stored_verdicts(ledger))
+
+
 def report_of_run(ledger: Ledger, directory: Path) -> Path:
     """Write `directory`/report.html from the ledger and return its path."""
     from analysis.report import write_report
 
-    return write_report(report_data(ledger, directory.name), directory / "report.html")
+    started = ledger.events("run_started", limit=1)
+    controls = controls_beside(directory, started[0].payload) if started else []
+    return write_report(report_data(ledger, directory.name, controls), directory / "report.html")
 
 
-def report_data(ledger: Ledger, name: str) -> ReportData:
-    """The rows of a run's report.
+def validation_report(ledger: Ledger, directory: Path, plan_key: str, ladder: Mapping[str, Any], path: Path) -> Path:
+    """Write the report of a validation: the run's search, and the confirmation under the plan of this key.
+
+    Args:
+        ledger: the run's.
+        directory: the run's folder.
+        plan_key: hash of the validation's plan.
+        ladder: the ladder with its unseen size, as JSON.
+        path: where the page goes.
+    """
+    from analysis.report import write_report
+
+    started = ledger.events("run_started", limit=1)
+    controls = controls_beside(directory, started[0].payload) if started else []
+    data = report_data(ledger, f"{directory.name}, validated", controls, plan_key=plan_key, ladder=ladder)
+    return write_report(data, path)
+
+
+def report_data(
+    ledger: Ledger,
+    name: str,
+    controls: Sequence[Row] = (),
+    *,
+    plan_key: str | None = None,
+    ladder: Mapping[str, Any] | None = None,
+) -> ReportData:
+    """The rows of a run's report; a misranked control among `controls` withholds its verdicts.
+
+    Args:
+        ledger: the run's.
+        name: of the run.
+        controls: how known controls ended, from calibrations beside the run.
+        plan_key: the confirmation that is shown; None takes the run's own, which is the first.
+        ladder: in place of the recorded one, where the confirmation had a size more.
 
     Raises:
         ValueError: the ledger holds no run.
@@ -43,13 +87,27 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
     started = ledger.events("run_started")
     if not started:
         raise ValueError(f"the ledger of run '{name}' holds no started run; nothing can be reported")
-    manifest = started[0].payload
-    runs = ledger.comparable_runs()
+    from analysis.arm_gains import arm_rows, guidance_sentence
+    from analysis.proposal_rates import guidance_rows, proposer_rows
+    from evolution import proposer_rows as rows
+
+    manifest = started[0].payload if ladder is None else {**started[0].payload, "ladder": ladder}
+    shown = next((event for event in ledger.events("plan") if plan_key in (None, event.key)), None)
+    plan = None if shown is None else shown.payload
+    everything = ledger.comparable_runs()
+    extra = rows.control_candidates(ledger)
+    runs = [run for run in everything if _belongs(run, plan) and run.spec["candidate"] not in extra]
+    proposals = rows.proposal_rows(ledger)
+    llms = rows.llm_names(manifest)
+    withheld = guidance_rows([row for row in proposals if row["proposer"] in llms])
+    arms = arm_rows(rows.fresh_gains(ledger))
     candidates = {str(event.key): event.payload for event in ledger.candidates()}
     reference = str(manifest["reference"])
-    verdicts = stored_verdicts(ledger)
-    plan = next((event.payload for event in ledger.events("plan")), None)
-    seal = next(iter(ledger.events("seal_opened")), None)
+    verdicts = tuple(verdict for verdict in stored_verdicts(ledger) if shown is None or verdict["plan"] == shown.key)
+    seal = None if shown is None else ledger.event("seal_opened", str(shown.key))
+    misranked = misranked_of(controls)
+    if misranked:
+        verdicts = tuple(withheld_verdict(verdict, withheld_sentence(misranked)) for verdict in verdicts)
     fitness = _fitness(ledger)
     winner = _winner(verdicts, plan, fitness, reference)
     block = candidates[winner]["block"] if winner in candidates else None
@@ -60,11 +118,11 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         reference=reference,
         command=manifest.get("command"),
         proposer=str(manifest["proposer"]),
-        uses_llm=manifest["config"]["proposer"]["kind"] != "catalogue",
+        uses_llm=_uses_llm(manifest),
         created=datetime.fromtimestamp(started[0].time, UTC).isoformat(timespec="seconds"),
         state=_state(ledger),
         manifest=manifest,
-        cost=_cost(ledger, runs),
+        cost=_cost(ledger, everything),
         sizes=_sizes(manifest, runs, reference),
         verdicts=verdicts,
         plan=plan,
@@ -73,7 +131,12 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         confirmation=[_run_row(run) for run in runs if run.spec["purpose"] == "confirmation"],
         search=[_run_row(run) for run in runs if run.spec["purpose"] == "search"],
         scaling=_scaling(runs, [reference, *([winner] if winner else [])]),
-        lineage=[_node(event, fitness) for event in ledger.candidates()],
+        lineage=[_node(event, fitness) for event in ledger.candidates() if event.key not in extra],
+        proposers=proposer_rows(proposals),
+        guidance=withheld if any(row["withheld"] for row in proposals) else (),
+        arms=arms,
+        arms_sentence=guidance_sentence(arms, manifest["config"]["confirmation"]["least_effect"]) if arms else None,
+        ended_by=rows.ended_by(ledger),
         winner=winner,
         winner_block=block,
         winner_diff=block_diff(candidates[reference]["block"], block, "reference", winner[:12])
@@ -81,8 +144,20 @@ def report_data(ledger: Ledger, name: str) -> ReportData:
         else None,
         rejected=_rejected(ledger),
         noise_floor=_noise_floor(runs, reference),
-        notes=_notes(manifest),
+        controls=controls,
+        notes=_notes(manifest, None if shown is None else ledger.event("decision", f"validation:{shown.key}")),
     )
+
+
+def _belongs(run: RunRecord, plan: Mapping[str, Any] | None) -> bool:
+    """Search runs, and the confirmation runs of the plan; tuning trials ran at settings of their own."""
+    if run.spec["purpose"] != "confirmation":
+        return bool(run.spec["purpose"] == "search")
+    return plan is not None and run.spec["seed"] in plan["seeds"]
+
+def _uses_llm(manifest: Mapping[str, Any]) -> bool:
+    config = manifest["config"]
+    return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
 
 
 def _state(ledger: Ledger) -> str:
@@ -226,7 +301,7 @@ def _rejected(ledger: Ledger) -> list[Row]:
     rows = []
     for event in ledger.proposals():
         payload = event.payload
-        if payload["status"] != "accepted":
+        if payload["status"] != "accepted" and not payload.get("arm"):
             rows.append(
                 {
                     "iteration": payload.get("iteration"),
@@ -279,12 +354,16 @@ def _noise_floor(runs: list[RunRecord], reference: str) -> list[Row]:
     return rows
 
 
-def _notes(manifest: Mapping[str, Any]) -> list[str]:
+def _notes(manifest: Mapping[str, Any], validation: Event | None) -> list[str]:
+    tuned = validation is not None and validation.payload["settings"]
     notes = [
-        "Both arms ran at the ladder's learning rates; neither was tuned further.",
+        "In the confirmation both arms ran at their own tuned settings (the same space and number of trials); in the "
+        "search both ran at the ladder's."
+        if tuned
+        else "Both arms ran at the ladder's learning rates; neither was tuned further.",
         "Losses are nats a token on this corpus at these sizes and horizons; nothing is claimed beyond them.",
     ]
-    if manifest["config"]["proposer"]["kind"] == "catalogue":
+    if not _uses_llm(manifest):
         notes.insert(
             0,
             "The proposer was evoscale's catalogue of code operators from the literature and their recombination. "

@@ -7,35 +7,39 @@ ledger; a finished one is shown again without starting anything.
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolution.account import open_budget, set_aside
+from evolution.calibration_record import withhold
 from evolution.config import ConfigError, EvolveConfig
-from evolution.engine import Evolution, Listener, Result
+from evolution.control_arms import run_controls
+from evolution.engine import Evolution, Listener
 from evolution.fitness import LEAST_SIZES
 from evolution.guarding import Guarding
 from evolution.manifest import describe_environment, write_json
 from evolution.measurement import Measurement
-from evolution.proposing import EndpointClient
+from evolution.proposers.roster import check_roster, model_file, name_of, open_roster, sections_of
+from evolution.race_course import check_budget
+from evolution.replay import check_corpus, differences, differences_of_files, source_ledger
+from evolution.result import Result
 from evolution.stages import RunFactory, Stage, confirmation_sizes, resolve_stages
 from frameworks.registry import Framework, framework
+from training.executors.local import default_workers
 
 if TYPE_CHECKING:
     from data.corpus import Corpus
     from evolution.ledger import Ledger
-    from evolution.proposers.endpoint import EndpointConfig
     from evolution.sandbox import Sandbox
     from frameworks.program import Program
     from training.ladder import Ladder
+    from training.run_spec import RunSpec
 
 LEDGER_NAME = "ledger.sqlite"
-OPENAI_API_BASE = "https://api.openai.com/v1"
-CATALOGUE_DESCRIPTION = "operator catalogue (no LLM): literature-backed code edits and recombination"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,8 @@ class Request:
 
     @property
     def proposer(self) -> str:
-        """The proposer in words."""
-        section = self.config.proposer
-        if section.kind == "catalogue":
-            return CATALOGUE_DESCRIPTION
-        return f"{section.model} at {section.api_base or OPENAI_API_BASE}"
+        """The proposers in words."""
+        return "; ".join(name_of(section) for section in sections_of(self.config))
 
 
 def check_request(config: EvolveConfig) -> Request:
@@ -74,6 +75,7 @@ def check_request(config: EvolveConfig) -> Request:
     if not name or name in (".", "..") or "/" in name or "\\" in name or name.startswith("-"):
         raise ConfigError(f"name {name!r} cannot name a folder; use letters, digits, '-', '_' and '.'")
     stages = resolve_stages(config, rungs)
+    check_budget(config.racing, stages, rungs)
     searched = len({stage.size for stage in stages})
     if searched < LEAST_SIZES[config.fitness]:
         raise ConfigError(
@@ -89,7 +91,7 @@ def check_request(config: EvolveConfig) -> Request:
         confirmation_sizes=confirmation_sizes(config, rungs),
         start=start,
         name=name,
-        workers=config.workers or available_cores(),
+        workers=config.workers or default_workers(config.device),
     )
 
 
@@ -121,11 +123,6 @@ def start_program(name: str, found: Framework) -> Program:
         raise ConfigError(f"start_program {name}: {error}") from None
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def load_run_corpus(config: EvolveConfig, ladder: Ladder, listener: Listener) -> Corpus:
     """The corpus of a run, built on first use and cached; each stage of building is an event.
 
@@ -154,29 +151,6 @@ def load_run_corpus(config: EvolveConfig, ladder: Ladder, listener: Listener) ->
     )
 
 
-def endpoint_of(config: EvolveConfig) -> EndpointConfig | None:
-    """The checked endpoint of a configuration; None for the catalogue.
-
-    Raises:
-        evolution.proposers.endpoint.EndpointError: unreachable, wrong key, or unknown model.
-    """
-    from evolution.proposers.endpoint import EndpointConfig, check_endpoint
-
-    section = config.proposer
-    if section.kind == "catalogue":
-        return None
-    endpoint = EndpointConfig(
-        api_base=section.api_base or OPENAI_API_BASE,
-        model=section.model,
-        api_key_file=section.api_key_file,
-        temperature=section.temperature,
-        max_tokens=section.max_tokens,
-        timeout=section.timeout,
-    )
-    check_endpoint(endpoint)
-    return endpoint
-
-
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """The open parts that candidates are measured with."""
@@ -191,16 +165,22 @@ class Bench:
 
 @contextmanager
 def open_bench(
-    request: Request, directory: Path, ledger: Ledger, corpus: Corpus, listener: Listener
+    request: Request,
+    directory: Path,
+    ledger: Ledger,
+    corpus: Corpus,
+    listener: Listener,
+    keep: Callable[[RunSpec], Path | None] | None = None,
 ) -> Iterator[Bench]:
-    """Start the sandbox and everything that measures; all of it ends with the block."""
+    """Start the sandbox and everything that measures; all of it ends with the block. `keep`: see `Measurement`."""
     from evolution.sandbox import Sandbox, sandbox_ability
-    from training.precision import choose_precision
+    from training.precision import choose_device, choose_precision
 
     config = request.config
-    precision, reason = choose_precision("cpu")
+    device_kind = choose_device(config.device)
+    precision, reason = choose_precision(device_kind)
     listener("precision", {"precision": precision, "reason": reason})
-    factory = RunFactory(config, request.ladder, corpus, precision, "cpu")
+    factory = RunFactory(config, request.ladder, corpus, precision, device_kind)
     with ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(allow_unsandboxed=config.limits.allow_unsandboxed))
         listener("sandbox", {"reason": sandbox_ability().reason, "confined": sandbox.confined})
@@ -215,6 +195,7 @@ def open_bench(
             on_outcome=lambda spec, outcome, recorded: listener(
                 "outcome", {"spec": spec, "outcome": outcome, "recorded": recorded}
             ),
+            keep=keep,
         )
         stack.callback(measurement.close)
         guarding = Guarding(
@@ -236,7 +217,12 @@ def open_bench(
 
 
 def evolve(
-    config: EvolveConfig, runs: Path, *, arguments: list[str] | None = None, listener: Listener | None = None
+    config: EvolveConfig,
+    runs: Path,
+    *,
+    arguments: list[str] | None = None,
+    listener: Listener | None = None,
+    replay: Path | None = None,
 ) -> Result:
     """Run an evolution to its verdict, or go on with one that was interrupted.
 
@@ -245,6 +231,7 @@ def evolve(
         runs: folder of all runs; this one is `runs/<name>`.
         arguments: the command line, for the report's reproduction line.
         listener: called with (event, payload) as things happen.
+        replay: folder of the run whose replies are used instead of asking; `config` is its, see `replay_config`.
 
     Raises:
         ValueError: anything wrong with the request, before anything is written.
@@ -259,13 +246,21 @@ def evolve(
     finished = _finished(request, directory) if ledger_path.exists() else None
     if finished is not None:
         listen("finished_before", {"name": request.name, "directory": str(directory)})
-        return finished
-    endpoint = endpoint_of(config)
+        if replay is not None:
+            listen("replayed", {"run": str(replay), "differences": differences_of_files(replay, ledger_path)})
+        return withhold(finished, directory)
+    endpoints = None if replay is not None else check_roster(config)
     corpus = load_run_corpus(config, request.ladder, listen)
-    directory.mkdir(parents=True, exist_ok=True)
+    tokens = set_aside(request, corpus)
     from evolution.ledger import Ledger
 
     with ExitStack() as stack:
+        source = None
+        if replay is not None:
+            source = stack.enter_context(Ledger.open(source_ledger(replay), read_only=True))
+            check_corpus(source, corpus.hash, replay)
+        roster = stack.enter_context(open_roster(config, request.framework, endpoints))
+        directory.mkdir(parents=True, exist_ok=True)
         ledger = stack.enter_context(Ledger.open(ledger_path, create=True))
         manifest = manifest_of(request, corpus, arguments)
         resumed = _check_same_run(ledger, manifest, request.name)
@@ -273,12 +268,7 @@ def evolve(
         write_json(directory / "manifest.json", manifest)
         listen("started", {"manifest": manifest, "directory": str(directory), "resumed": resumed, "request": request})
         bench = stack.enter_context(open_bench(request, directory, ledger, corpus, listen))
-        if endpoint is None:
-            from evolution.proposers.catalogue_server import CatalogueServer
-            from evolution.proposers.endpoint import EndpointConfig
-
-            server = stack.enter_context(CatalogueServer(request.framework.name, config.seed))
-            endpoint = EndpointConfig(api_base=server.base_url, model="operator-catalogue")
+        budget = open_budget(request, ledger, tokens)
         evolution = Evolution(
             config=config,
             framework=request.framework,
@@ -288,18 +278,24 @@ def evolve(
             ledger=ledger,
             measurement=bench.measurement,
             guarding=bench.guarding,
-            client=EndpointClient(endpoint),
-            proposer_name=request.proposer,
+            roster=roster,
+            budget=budget,
+            source=source,
             start=request.start,
             listener=listen,
         )
         try:
             result = evolution.run()
+            if config.controls.names:
+                run_controls(evolution, request, bench, roster, budget, source, listen)
         except KeyboardInterrupt:
             ledger.record("interrupted", {"reason": "stopped by the user"})
             raise
         ledger.record_once("run_finished", {"sentence": result.sentence, "n_candidates": result.n_candidates}, "end")
+        if source is not None:
+            listen("replayed", {"run": str(replay), "differences": differences(source, ledger)})
         report = report_of_run(ledger, directory)
+        result = withhold(result, directory)
         listen("report", {"path": str(report), "result": result})
     return result
 
@@ -311,6 +307,10 @@ def manifest_of(request: Request, corpus: Corpus, arguments: list[str] | None, k
         "kind": kind,
         "config": request.config.model_dump(mode="json"),
         "proposer": request.proposer,
+        "proposers": [
+            {"name": name_of(section), "uses_llm": section.kind != "catalogue", **model_file(section)}
+            for section in sections_of(request.config)
+        ],
         "command": shlex.join(["evoscale", *arguments]) if arguments else None,
         "reference": request.framework.program().identity,
         "start": request.start.identity if request.start else None,
@@ -331,11 +331,15 @@ def manifest_of(request: Request, corpus: Corpus, arguments: list[str] | None, k
 _FREE = ("workers", "limits", "name")
 
 
+def _without_free(section: Mapping[str, Any]) -> dict[str, Any]:
+    free = ("timeout", "api_key_file", "api_key_variable", "backoff")
+    return {key: value for key, value in section.items() if key not in free}
+
+
 def _identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in manifest["config"].items() if key not in _FREE}
-    kept["proposer"] = {
-        key: value for key, value in kept["proposer"].items() if key not in ("timeout", "api_key_file", "backoff")
-    }
+    kept["proposer"] = _without_free(kept["proposer"])
+    kept["proposers"] = [_without_free(section) for section in kept.get("proposers") or ()]
     flat: dict[str, Any] = {}
     _flatten(kept, "", flat)
     if "corpus" in manifest:

@@ -8,8 +8,9 @@ stage names is unseen until the confirmation.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evolution.config import ConfigError, EvolveConfig
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from data.corpus import Corpus
     from training.ladder import Ladder
     from training.run_spec import DeviceKind, Precision, Purpose, RunSpec
+    from training.tuned_settings import TunedSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +101,27 @@ class RunFactory:
     Seeds: search uses the run's own hundred of the search range, confirmation its own
     hundred of the confirmation range, so the two never meet and runs with different
     `seed` share none.
+
+    Args:
+        config, ladder, corpus, precision, device_kind: what all runs share.
+        settings: tuned settings by candidate, for the confirmation; others run at the ladder's.
     """
 
     def __init__(
-        self, config: EvolveConfig, ladder: Ladder, corpus: Corpus, precision: Precision, device_kind: DeviceKind
+        self,
+        config: EvolveConfig,
+        ladder: Ladder,
+        corpus: Corpus,
+        precision: Precision,
+        device_kind: DeviceKind,
+        settings: Mapping[str, TunedSettings] | None = None,
     ) -> None:
         self._config = config
         self._ladder = ladder
         self._corpus = corpus
         self._precision = precision
         self._device_kind = device_kind
+        self._settings = dict(settings or {})
 
     def search(self, candidate: str, stage: Stage, seed_index: int) -> RunSpec:
         """The run of a candidate in a stage of the search."""
@@ -116,7 +129,17 @@ class RunFactory:
 
     def confirmation(self, candidate: str, size: str, seed: int) -> RunSpec:
         """The run of a candidate in the confirmation, on the test split."""
-        return self._spec(candidate, size, seed, "confirmation", None)
+        return self._spec(candidate, size, seed, "confirmation", settings=self._tuned(candidate, size))
+
+    def tuning(self, candidate: str, size: str, seed_index: int, settings: Mapping[str, Any]) -> RunSpec:
+        """The run of a candidate with `settings` in place of the ladder's, on a tuning seed."""
+        return self._spec(candidate, size, self._seed("tuning", seed_index), "tuning", settings=settings)
+
+    def assessment(self, candidate: str, stage: Stage, seed_index: int, factor: float = 1.0) -> RunSpec:
+        """The run of a control arm on a seed of the tuning range, at `factor` times the ladder's learning rate."""
+        seed = self._seed("tuning", seed_index)
+        rate = self._ladder.size(stage.size).learning_rate * factor
+        return self._spec(candidate, stage.size, seed, "tuning", stage.steps, {"learning_rate": rate})
 
     def confirmation_seeds(self) -> list[int]:
         """The predeclared fresh seeds."""
@@ -130,20 +153,38 @@ class RunFactory:
         """What the guards build: every size of the ladder."""
         return guard_sizes(self._ladder, self._corpus.vocab_size)
 
+    def with_settings(self, settings: Mapping[str, TunedSettings]) -> RunFactory:
+        """This factory, with tuned settings of some candidates in their confirmation."""
+        return RunFactory(
+            self._config, self._ladder, self._corpus, self._precision, self._device_kind, settings=settings
+        )
+
+    def _tuned(self, candidate: str, size: str) -> dict[str, Any]:
+        settings = self._settings.get(candidate)
+        return {} if settings is None else settings.overrides(self._ladder.size(size))
+
     def _seed(self, purpose: Purpose, index: int) -> int:
         from training.run_spec import seed_range
 
         seeds = seed_range(purpose)
         return seeds[(100 * self._config.seed + index) % len(seeds)]
 
-    def _spec(self, candidate: str, size: str, seed: int, purpose: Purpose, steps: int | None) -> RunSpec:
+    def _spec(
+        self,
+        candidate: str,
+        size: str,
+        seed: int,
+        purpose: Purpose,
+        steps: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> RunSpec:
         return self._ladder.run_spec(
             size,
             candidate=candidate,
             framework=self._config.framework,
             seed=seed,
             purpose=purpose,
-            steps=steps,
+            **({"steps": steps} | dict(settings or {})),
             vocab_size=self._corpus.vocab_size,
             corpus_hash=self._corpus.hash,
             tokenizer_hash=self._corpus.tokenizer_hash,

@@ -13,7 +13,12 @@ import sys
 
 import typer
 
-from experiments.commands import bench, calibrate, doctor, evolve, report, search, train
+from experiments.commands import ablate, bench, calibrate, curves, doctor, evolve, finetune, inspect, merge, report
+from experiments.commands import probe as probe_command
+from experiments.commands import search as search_command
+from experiments.commands import train as train_command
+from experiments.commands import tune as tune_command
+from experiments.commands import validate as validate_command
 
 app = typer.Typer(
     name="evoscale",
@@ -27,12 +32,20 @@ app.command(
     "train",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(train.train)
+)(train_command.train)
+app.command("tune")(tune_command.tune)
+app.command("validate")(validate_command.validate)
+app.command("probe")(probe_command.probe)
 app.command("calibrate")(calibrate.calibrate)
+app.command("curves")(curves.curves)
+app.command("ablate")(ablate.ablate)
+app.command("inspect")(inspect.inspect)
+app.command("merge")(merge.merge)
+app.command("finetune")(finetune.finetune)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
-app.add_typer(search.search)
+app.add_typer(search_command.search)
 
 EXIT_INTERRUPTED = 130
 
@@ -69,16 +82,24 @@ def is_users(error: Exception) -> bool:
     # Named, not imported: the modules may be heavy and are loaded only if they raised.
     names = {
         "ArchitectureError",
+        "CheckpointError",
         "ConfigError",
         "CorpusError",
+        "CurveTableError",
         "EndpointError",
         "LedgerError",
         "MeasurementError",
+        "MergeError",
+        "NoiserError",
         "ProgramError",
         "SandboxUnavailable",
+        "TranslationError",
+        "TuningError",
         "UnknownControlError",
         "UnknownFrameworkError",
         "UnknownNameError",
+        "UnknownNoiserError",
+        "UnknownProbeError",
     }
     return any(base.__name__ in names for base in type(error).__mro__) or isinstance(error, OSError)
 

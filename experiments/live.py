@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from evolution.engine import Result
+    from evolution.budget import Spent
+    from evolution.result import Result
     from evolution.session import Request
 
 
@@ -44,6 +45,8 @@ class LiveView:
         self._started = time.monotonic()
         self._last_line = 0.0
         self.report: Path | None = None
+        self.differences: list[str] = []
+        self._spent: Spent | None = None
 
     def __enter__(self) -> LiveView:
         return self
@@ -158,6 +161,9 @@ class LiveView:
     def _on_rejected(self, payload: Mapping[str, Any]) -> None:
         self._print_plain(f"  rejected {payload['candidate'][:12]}: {payload['reason'][:140]}")
 
+    def _on_stopped_early(self, payload: Mapping[str, Any]) -> None:
+        self._print_plain(f"  stopped {payload['candidate'][:12]}: {payload['reason'][:140]}")
+
     def _on_stage(self, payload: Mapping[str, Any]) -> None:
         self._print_plain(f"stage     the best {len(payload['candidates'])} at {payload['size']}")
 
@@ -167,6 +173,22 @@ class LiveView:
             f"confirm   plan declared, seal opened: {len(plan['shortlist'])} candidates, "
             f"seeds {plan['seeds'][0]}-{plan['seeds'][-1]}, {', '.join(plan['sizes'])}"
         )
+
+    def _on_reply(self, payload: Mapping[str, Any]) -> None:
+        self._spent = payload["spent"]
+
+    def _on_budget(self, payload: Mapping[str, Any]) -> None:
+        self._print_plain(f"budget    {payload['reason']}")
+
+    def _on_control_arm(self, payload: Mapping[str, Any]) -> None:
+        self._print_plain(f"control   {payload['arm'].replace('_', ' ')}: up to {payload['candidates']} candidates")
+
+    def _on_replayed(self, payload: Mapping[str, Any]) -> None:
+        self.differences = list(payload["differences"])
+        if not self.differences:
+            self._print_plain(f"replay    the same candidates, losses and verdict as {payload['run']}")
+        for difference in self.differences:
+            self._print_plain(f"replay    DIFFERS: {difference}")
 
     def _on_report(self, payload: Mapping[str, Any]) -> None:
         self.report = Path(payload["path"])
@@ -181,7 +203,7 @@ class LiveView:
     def _status(self) -> str:
         best = "none yet" if self._best is None else f"{self._best:+.4f}"
         loss = "" if self._last_loss is None else f", last loss {self._last_loss:.3f}"
-        return f"best gain {best}{loss}"
+        return f"best gain {best}{loss}{_cost(self._spent)}"
 
     def _start_bar(self, total: int) -> None:
         if self._console.quiet or not sys.stdout.isatty():
@@ -204,6 +226,16 @@ class LiveView:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _cost(spent: Spent | None) -> str:
+    """Tokens and dollars so far, as far as they were reported."""
+    if spent is None or not (spent.tokens or spent.dollars or spent.unreported):
+        return ""
+    missing = f" ({spent.unreported} calls reported none)" if spent.unreported else ""
+    dollars = f", ${spent.dollars:.4f}" if spent.dollars else ""
+    unpriced = ", no price known" if spent.unpriced else ""
+    return f", {spent.tokens:,} LLM tokens{missing}{dollars}{unpriced}"
 
 
 def _expected_runs(request: Request) -> int:

@@ -48,9 +48,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            reason = f"could not be written ({error.strerror}); what was there before is kept"
+            raise OSError(error.errno, reason, str(path)) from None
         raise
     _flush_directory(path.parent)
 

@@ -112,6 +112,26 @@ class Ladder(BaseModel):
         found = {size.name: size for size in self.all_sizes}
         return found[_look_up(f"size of ladder {self.name!r}", name, list(found))]
 
+    def with_unseen(self) -> Ladder:
+        """This ladder, with a size above its largest if it has none: 1.4 times as wide, for a validation.
+
+        The rate falls as width^-0.75, which is how the rates of the ladders here were found to fall.
+        """
+        if self.unseen is not None:
+            return self
+        largest = self.sizes[-1]
+        head_size = largest.d_model // largest.n_heads
+        n_heads = max(largest.n_heads + 1, round(1.4 * largest.n_heads))
+        unseen = largest.model_copy(
+            update={
+                "name": f"d{n_heads * head_size}",
+                "d_model": n_heads * head_size,
+                "n_heads": n_heads,
+                "learning_rate": largest.learning_rate * (largest.n_heads / n_heads) ** 0.75,
+            }
+        )
+        return Ladder.model_validate(self.model_dump() | {"unseen": unseen.model_dump()})
+
     def run_spec(
         self,
         size: Size | str,

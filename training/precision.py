@@ -7,7 +7,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from training.run_spec import Precision
+    from training.run_spec import DeviceKind, Precision
+
+
+def choose_device(requested: str) -> DeviceKind:
+    """`cpu` or `cuda`; `auto` takes a GPU where there is one.
+
+    Raises:
+        ValueError: another name, or `cuda` where there is no GPU.
+    """
+    if requested not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {requested!r} is unknown; allowed: auto, cpu, cuda")
+    if requested == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if requested == "cuda":
+        raise ValueError("device 'cuda' was asked for and no CUDA device is available; use 'cpu' or 'auto'")
+    return "cpu"
 
 
 def choose_precision(device: torch.device | str) -> tuple[Precision, str]:

@@ -21,6 +21,7 @@ Purpose = Literal["search", "tuning", "confirmation"]
 EvalSplit = Literal["search_validation", "confirmation_test"]
 Precision = Literal["fp32", "bf16"]
 DeviceKind = Literal["cpu", "cuda"]
+Execution = Literal["eager", "compiled", "stacked"]
 
 _SEED_RANGES: dict[str, range] = {
     "search": range(0, 10_000),
@@ -117,6 +118,8 @@ class RunSpec(BaseModel):
     tokenizer_hash: str = Field(min_length=1)
     precision: Precision = "fp32"
     device_kind: DeviceKind = "cpu"
+    execution: Execution = "eager"
+    """How the arithmetic is carried out; the others agree with `eager` to rounding, see `compilation` and `stacked`."""
     harness_version: str = HARNESS_VERSION
 
     @model_validator(mode="after")
@@ -140,7 +143,10 @@ class RunSpec(BaseModel):
 
     def canonical_json(self) -> str:
         """Every field, sorted, in one line: the text that `key` hashes."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        fields = self.model_dump(mode="json")
+        if self.execution == "eager":  # keys from before there was a choice stay what they were
+            del fields["execution"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
     def key(self) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from data.corpus import Corpus
     from training.outcome import Outcome
     from training.run_spec import RunSpec
@@ -98,6 +100,8 @@ def _parser(prog: str) -> _Parser:
     add("--seed", type=int, default=42, help="initial weights and batches")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto asks the device")
+    add("--compile", action="store_true", help="compile the model; with CUDA graphs on a GPU, little gained on a CPU")
+    number("--stack-seeds", 1, "seeds trained at once from --seed on, without checkpoints; for GPUs")
     number("--threads", 1, "CPU threads; another number moves the last bits of the losses")
     add("--json", action="store_true", help="print the outcome as JSON and nothing else")
     return parser
@@ -150,6 +154,8 @@ def _train(options: argparse.Namespace) -> int:
     )
 
     output_dir = options.output_dir or Path("runs") / f"train-{options.framework}-{variant}-{spec.key[:8]}"
+    if options.stack_seeds > 1:
+        return _train_stacked(options, spec, corpus, attention, output_dir, say)
     with _stop_on_signal() as stop, _progress_bar(spec, quiet=options.json) as show, warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(f"warning: {message}")
         trainer = Trainer(
@@ -175,14 +181,42 @@ def _train(options: argparse.Namespace) -> int:
     return 0 if isinstance(outcome, Completed) else 1
 
 
+def _train_stacked(
+    options: argparse.Namespace,
+    spec: RunSpec,
+    corpus: Corpus,
+    attention: type[nn.Module],
+    output_dir: Path,
+    say: Callable[[str], None],
+) -> int:
+    """Train `--stack-seeds` seeds at once; each leaves `seed-N/history.json`."""
+    from training.outcome import Completed, explain
+    from training.run_files import write_history
+    from training.run_spec import RunSpec
+    from training.stacked import train_stacked
+
+    if options.compile:
+        raise ValueError("--compile and --stack-seeds exclude each other; give one of them")
+    fields = spec.model_dump() | {"execution": "stacked"}
+    specs = [RunSpec.model_validate(fields | {"seed": spec.seed + index}) for index in range(options.stack_seeds)]
+    result = train_stacked(specs, corpus, attention)
+    if result.fell_back is not None:
+        say(f"not stacked but one after the other, since the program cannot be vectorised ({result.fell_back})")
+    for each, outcome in zip(result.specs, result.outcomes, strict=True):
+        write_history(output_dir / f"seed-{each.seed}", each, outcome)
+        if not options.json:
+            print(f"seed {each.seed}: {explain(outcome)}")
+    if options.json:
+        print(json.dumps([outcome.model_dump(mode="json") for outcome in result.outcomes]))
+    else:
+        print(f"histories: {output_dir}")
+    return 0 if all(isinstance(outcome, Completed) for outcome in result.outcomes) else 1
+
+
 def _device(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[str, str]:
-    import torch
+    from training.precision import choose_device, choose_precision
 
-    from training.precision import choose_precision
-
-    device_kind = options.device
-    if device_kind == "auto":
-        device_kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device_kind = choose_device(options.device)
     precision = options.precision
     if precision == "auto":
         precision, reason = choose_precision(device_kind)
@@ -227,6 +261,7 @@ def _spec(options: argparse.Namespace, corpus: Corpus, candidate: str, device_ki
         "tokenizer_hash": corpus.tokenizer_hash,
         "precision": precision,
         "device_kind": device_kind,
+        "execution": "compiled" if options.compile else "eager",
     }
     return RunSpec.model_validate(fields)
 

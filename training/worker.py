@@ -18,7 +18,7 @@ from training.run_spec import RunSpec
 if TYPE_CHECKING:
     from models.language_model import LanguageModel
 
-_ARGUMENTS = ("spec", "source", "corpus_dir", "checkpoint_dir")
+_ARGUMENTS = ("spec", "source", "corpus_dir", "checkpoint_dir", "keep_every_checkpoint", "device_index")
 _CANDIDATE = "<evoscale_candidate_"
 """How the file name of a candidate's code begins in a traceback."""
 _MEMORY_SIGNS = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
@@ -37,7 +37,8 @@ def train(arguments: dict[str, Any]) -> tuple[Outcome, LanguageModel | None]:
     Args:
         arguments: `spec` (a RunSpec as JSON), `corpus_dir`, and optionally `source` (the candidate's
             program; None or absent measures the framework's own class, `standard` unless the spec's
-            candidate is `evolvable`) and `checkpoint_dir` (None or absent: no checkpoints).
+            candidate is `evolvable`), `checkpoint_dir` (None or absent: no checkpoints),
+            `keep_every_checkpoint` (true: none is dropped) and `device_index` (which GPU, for a CUDA run).
 
     Returns:
         The outcome, every number in it finite, and the trained model where the run completed.
@@ -57,11 +58,19 @@ def train(arguments: dict[str, Any]) -> tuple[Outcome, LanguageModel | None]:
     corpus = open_corpus(Path(arguments["corpus_dir"]))
     if spec.device_kind == "cpu":
         torch.set_num_threads(1)
+    elif arguments.get("device_index") is not None:
+        torch.cuda.set_device(int(arguments["device_index"]))
     try:
         attention = _attention(spec, arguments.get("source"))
     except BaseException as error:  # a candidate may raise anything, SystemExit included
         return outcome_of_error(error), None
-    trainer = Trainer(spec, corpus, attention, checkpoint_dir=arguments.get("checkpoint_dir"))
+    trainer = Trainer(
+        spec,
+        corpus,
+        attention,
+        checkpoint_dir=arguments.get("checkpoint_dir"),
+        keep_checkpoints=None if arguments.get("keep_every_checkpoint") else 2,
+    )
     try:
         outcome = trainer.run()
     except BaseException as error:

@@ -19,13 +19,14 @@ from evolution.guards.inputs import KINDS, sequence_inputs
 from evolution.guards.parameter_states import STATES, settled_layer
 from evolution.guards.prefix import Leak, Run, change_suffix, prefix_leak, truncation_leak
 from evolution.guards.report import GuardReport
-from evolution.guards.rounding import FLOAT32, FLOAT64, Tolerance
+from evolution.guards.rounding import BFLOAT16, FLOAT32, FLOAT64, Tolerance
 from evolution.guards.subject import EVALUATION_BATCHES, ProbedSize, Subject, mixer
 
 NAME = "causality"
 ALLOWED = "output t may depend on inputs 0..t only: mask, shift or pad on the left so that nothing later enters"
 _EXHAUSTIVE_ELEMENTS = 4_000_000
 _ORDINARY = ("normalised", "normal", "embedding")
+_TOLERANCES = {"float64": FLOAT64, "float32": FLOAT32, "autocast": BFLOAT16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +100,14 @@ class _Probes:
         self.count += 1
         generator = self.subject.generator("causality", setting.index, setting.length, setting.batch, setting.state)
         double = setting.precision == "float64"
+        tolerance = _TOLERANCES[setting.precision]
+        if setting.state in ("init", "near") and setting.kind in _ORDINARY:
+            tolerance = tolerance.at_ordinary_weights()
         try:
             with self.subject.in_double() if double else nullcontext():
-                return probe(setting, generator, FLOAT64 if double else FLOAT32)
+                return probe(setting, generator, tolerance)
         except RuntimeError:
-            if setting.state == "init" and setting.kind in _ORDINARY:
+            if setting.state == "init" and setting.kind in _ORDINARY and setting.precision != "autocast":
                 raise
             return None  # a singular matrix far from where the block will live decides nothing
 
@@ -119,6 +123,7 @@ class _Probes:
                 ("float32", "init", "train"),
                 ("float32", "init", "eval"),
                 ("float32", state, ("eval", "train")[number % 2]),
+                *((("autocast", "init", "train"),) if size is self.subject.smallest else ()),
             ):
                 index += 1
                 yield Setting(
@@ -197,15 +202,17 @@ class _Probes:
 
     def _inputs(self, setting: Setting, generator: torch.Generator, kind: str, rows: int) -> Tensor:
         x = sequence_inputs(kind, rows, setting.length, setting.size.d_model, generator)
-        return x.to(self.subject.device, torch.float32 if setting.precision == "float32" else torch.float64)
+        return x.to(self.subject.device, torch.float64 if setting.precision == "float64" else torch.float32)
 
-    def _runner(self, layer: nn.Module, mode: str) -> Run:
+    def _runner(self, layer: nn.Module, setting: Setting) -> Run:
         """A forward as the harness makes it: with a graph in training, without one in evaluation."""
+        autocast = setting.precision == "autocast"
 
         def run(x: Tensor) -> Tensor:
-            with torch.inference_mode(mode == "eval"):
-                found: Tensor = layer(x)
-            return found.detach()
+            with torch.inference_mode(setting.mode == "eval"):
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+                    found: Tensor = layer(x)
+            return found.detach().float() if autocast else found.detach()
 
         return run
 
@@ -223,9 +230,14 @@ class _Probes:
         if setting.batch > 1:
             cuts[1] = 0
         changed = change_suffix(x, other, cuts)
-        return prefix_leak(
-            self._runner(layer, setting.mode), x, changed, cuts, tolerance, generator, [*layer.parameters()]
-        )
+        run = self._runner(layer, setting)
+        base = run(x)
+        if setting.state == "init" and setting.kind in _ORDINARY and not bool(torch.isfinite(base).all()):
+            raise RuntimeError(  # a probe of what is not finite would find nothing
+                f"outputs are not finite at length {setting.length}, batch {setting.batch}, {setting.mode} mode, "
+                f"{setting.precision}"
+            )
+        return prefix_leak(run, x, changed, cuts, tolerance, generator, [*layer.parameters()], base)
 
     def _every_cut(self, setting: Setting, generator: torch.Generator, tolerance: Tolerance) -> Leak | None:
         """One call: row 0 is the base, every other row differs from it behind its own cut."""
@@ -241,7 +253,7 @@ class _Probes:
         x = self._inputs(setting, generator, setting.kind, 1).expand(len(cuts), -1, -1)
         other = self._inputs(setting, generator, setting.kind, len(cuts))
         changed = change_suffix(x, other, cuts)
-        run = self._runner(layer, setting.mode)
+        run = self._runner(layer, setting)
         outputs = run(changed)
         base = outputs[:1].expand_as(outputs)
 
@@ -257,7 +269,7 @@ class _Probes:
         if leak is not None or layer is None:
             return leak
         x = self._inputs(setting, generator, setting.kind, setting.batch)
-        run = self._runner(layer, setting.mode)
+        run = self._runner(layer, setting)
         base = run(x)
         for cut in (0, int(torch.randint(0, setting.length - 1, (), generator=generator))):
             leak = truncation_leak(run, x, cut, tolerance, generator, [*layer.parameters()], base)

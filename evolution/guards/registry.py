@@ -60,8 +60,11 @@ GUARDS: tuple[Guard, ...] = (
     _guard("dynamic", "state", "calls leave nothing behind"),
     _guard("dynamic", "batch", "rows of the batch are independent"),
     _guard("dynamic", "causality", "no output depends on a later input"),
+    _guard("dynamic", "sweeps", "no leak opens at a narrow window of weights or lengths"),
     _guard("dynamic", "jacobian", "the Jacobian is lower triangular"),
+    _guard("dynamic", "branches", "nothing leaks behind a condition that ordinary calls do not meet"),
     _guard("dynamic", "model_causality", "no feature of the whole model depends on a later token"),
+    _guard("dynamic", "fingerprint", "refuses nothing; notes what the candidate does, to know its copies"),
 )
 
 

@@ -12,7 +12,7 @@ otherwise pass for noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,15 +28,27 @@ class Tolerance:
         relative: smallest difference that counts, relative to the largest output.
         nudge: relative change of the input that measures the noise floor.
         margin: how many times the noise floor a difference must be.
+        ordinary: the most that the noise floor may excuse at ordinary weights, relative to the largest output.
+        excuse: the most that it may excuse here.
     """
 
     relative: float
     nudge: float
     margin: float
+    ordinary: float
+    excuse: float = float("inf")
+
+    def at_ordinary_weights(self) -> Tolerance:
+        """For weights and inputs as they occur, where an honest layer is well-conditioned.
+
+        Without a bound a block could make itself chaotic (a sine of 1e17 times the input) to hide a leak in its noise.
+        """
+        return replace(self, excuse=self.ordinary)
 
 
-FLOAT64 = Tolerance(relative=1e-10, nudge=2.0**-48, margin=300.0)
-FLOAT32 = Tolerance(relative=2e-4, nudge=2.0**-20, margin=30.0)
+FLOAT64 = Tolerance(relative=1e-10, nudge=2.0**-48, margin=300.0, ordinary=1e-6)
+FLOAT32 = Tolerance(relative=2e-5, nudge=2.0**-20, margin=30.0, ordinary=1e-3)
+BFLOAT16 = Tolerance(relative=3e-2, nudge=2.0**-8, margin=4.0, ordinary=0.1)
 
 
 def noise_floor(
@@ -88,5 +100,6 @@ def leak_size(difference: Tensor, scale: float, tolerance: Tolerance, noise: Cal
     floor = noise()
     if not bool(torch.isfinite(floor).all()):
         return 0.0 if found < float("inf") else 1.0
-    above = worst(torch.where(difference > limit + tolerance.margin * worst(floor), difference, 0.0))
+    excused = min(tolerance.margin * worst(floor), tolerance.excuse * scale)
+    above = worst(torch.where(difference > limit + excused, difference, 0.0))
     return above / max(scale, 1e-30)

@@ -103,6 +103,12 @@ class Subject:
         found: type[nn.Module] = getattr(module, self.framework.evolvable_class)
         return found
 
+    def with_module(self, module: types.ModuleType) -> Subject:
+        """The same candidate with another form of its module, as `decisions.instrumented_module` makes it."""
+        twin = Subject(self.framework.name, self.source, self.sizes, self.probe_seed, str(self.device), self.precision)
+        twin.__dict__["module"] = module
+        return twin
+
     @property
     def smallest(self) -> ProbedSize:
         """The size that costs least."""

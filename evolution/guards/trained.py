@@ -80,7 +80,7 @@ class _TrainedProbe:
         self.weights = list(model.parameters())
         self.seq_len = seq_len
         self.batch_size = batch_size
-        self.tolerance = tolerance
+        self.tolerance = tolerance.at_ordinary_weights()
         self.device = model.embedding.weight.device
         self.generator = torch_generator("trained guards", probe_seed)
 

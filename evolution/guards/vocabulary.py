@@ -183,7 +183,7 @@ _TENSOR = _words(
 # attributes of modules, parameters, result tuples, dtype limits, text and containers
 _OTHER_ATTRIBUTES = _words(
     """
-    L LU P Q R S T U V Vh add append bias children copy eigenvalues eigenvectors embedding_dim endswith eps
+    L LU P Q R S T U V Vh add append bias bit_length children copy eigenvalues eigenvectors embedding_dim endswith eps
     extend forward get groups in_channels in_features indices insert items join kernel_size keys logabsdet lower
     modules named_parameters normalized_shape num_embeddings out_channels out_features parameters pivots pop remove
     reverse sign smallest_normal solution startswith strip tiny training update upper values weight

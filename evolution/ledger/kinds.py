@@ -28,6 +28,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "seal_opened": (),
     "verdict": ("plan", "candidate", "decision"),
     "note": (),
+    "calibration": ("results",),  # how every control ended
     "interrupted": (),
     "run_finished": (),
 }

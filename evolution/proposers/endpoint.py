@@ -37,7 +37,9 @@ class EndpointConfig(BaseModel):
     """Base URL, such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1."""
     model: str
     api_key_file: Path | None = None
-    """File whose content is the key; None reads OPENAI_API_KEY."""
+    """File whose content is the key; None reads the variable."""
+    api_key_variable: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the key; None: no key is sent."""
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: int = Field(4096, ge=64)
     timeout: float = Field(120.0, gt=0)
@@ -61,8 +63,8 @@ class EndpointConfig(BaseModel):
             if not key:
                 raise EndpointError(f"{source} is empty; write the key into it")
         else:
-            source = "OPENAI_API_KEY"
-            key = os.environ.get("OPENAI_API_KEY", "").strip()
+            source = self.api_key_variable or "no variable"
+            key = os.environ.get(self.api_key_variable, "").strip() if self.api_key_variable else ""
         if not key:
             return NO_KEY
         if not key.isascii() or not key.isprintable() or " " in key:
@@ -163,7 +165,8 @@ def check_endpoint(config: EndpointConfig) -> EndpointCheck:
         except openai.AuthenticationError:
             given = "no key was given" if key == NO_KEY else "the key was refused"
             raise EndpointError(
-                f"{config.api_base} answers 401: {given}; set OPENAI_API_KEY or proposer.api_key_file to a valid key"
+                f"{config.api_base} answers 401: {given}; set {config.api_key_variable or 'api_key_variable'} or "
+                "proposer.api_key_file to a valid key"
             ) from None
         except openai.NotFoundError as error:
             raise _unknown_model(config, client, _plain(error.message, key)) from None

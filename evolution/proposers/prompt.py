@@ -40,12 +40,12 @@ class ShownProgram:
 
     Attributes:
         block: its source.
-        losses: what was measured; empty means not measured yet.
+        losses: what was measured; empty means not measured yet, None not to be shown.
         note: one line about it, such as what it changed or why it stands here.
     """
 
     block: str
-    losses: Sequence[SizeLoss] = ()
+    losses: Sequence[SizeLoss] | None = ()
     note: str = ""
 
 
@@ -73,7 +73,12 @@ def prompt_hash() -> str:
     return digest.hexdigest()
 
 
-def _losses(losses: Sequence[SizeLoss]) -> str:
+NOT_SHOWN = "Not shown in this prompt."
+
+
+def _losses(losses: Sequence[SizeLoss] | None) -> str:
+    if losses is None:
+        return NOT_SHOWN
     if not losses:
         return "Not measured yet."
     rows = ["| size | loss | reference | gain over the reference (nats, positive is better) | paired seeds |"]
@@ -89,7 +94,9 @@ def _program(program: ShownProgram) -> str:
     return f"{note}\n\n{fenced(program.block)}" if note else fenced(program.block)
 
 
-def _others(others: Sequence[ShownProgram]) -> str:
+def _others(others: Sequence[ShownProgram] | None) -> str:
+    if others is None:
+        return NOT_SHOWN
     if not others:
         return "None to show yet."
     return "\n\n".join(
@@ -98,8 +105,10 @@ def _others(others: Sequence[ShownProgram]) -> str:
     )
 
 
-def _failures(failures: Sequence[Failure]) -> str:
+def _failures(failures: Sequence[Failure] | None) -> str:
     """One line each; fences and headings in a reason cannot be mistaken for ours."""
+    if failures is None:
+        return NOT_SHOWN
     lines = []
     for failure in failures:
         reason = " ".join(failure.reason.replace("`", "'").split())
@@ -131,8 +140,8 @@ def render_prompt(
     framework: Framework,
     parent: ShownProgram,
     *,
-    others: Sequence[ShownProgram] = (),
-    failures: Sequence[Failure] = (),
+    others: Sequence[ShownProgram] | None = (),
+    failures: Sequence[Failure] | None = (),
     noise: float | None = None,
 ) -> Prompt:
     """System and user message for one proposal.
@@ -140,8 +149,8 @@ def render_prompt(
     Args:
         framework: whose block is evolved.
         parent: the program to start from.
-        others: other good or different programs, best first.
-        failures: recent proposals that failed, latest first.
+        others: other good or different programs, best first; None: withheld.
+        failures: recent proposals that failed, latest first; None: withheld.
         noise: standard deviation of the paired loss difference of equal programs, nats a seed; None when not known.
 
     Returns:

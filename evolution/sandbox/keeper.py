@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import resource
+import secrets
 import select
 import shutil
 import signal
@@ -23,7 +24,7 @@ from . import system_calls as linux
 from .file_system import Bind, build_file_system
 from .memory_watch import MemoryWatch
 from .namespaces import enter_keeper_namespaces
-from .protocol import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES, pack_report
+from .protocol import MAX_OUTPUT_BYTES, MAX_RESULT_BYTES, SETTLED, pack_report
 from .usage import (
     all_processes,
     deleted_bytes,
@@ -84,6 +85,7 @@ class _Keeper:
         self.head, self.tail = bytearray(), bytearray()
         self.dropped = False
         self.result = bytearray()
+        self.seal = secrets.token_hex(16).encode()
 
     def run(self, report: int) -> bytes:
         wake = self._prepare(report)
@@ -105,6 +107,7 @@ class _Keeper:
                 folder=self.scratch or self.private,
                 private=self.private,
                 gpu=self.gpu,
+                seal=self.seal,
             )
         for descriptor in (result_write, output_write):
             os.close(descriptor)
@@ -124,8 +127,18 @@ class _Keeper:
             "cpu_seconds": used.ru_utime + used.ru_stime,
             "output": (bytes(self.head) + self._tail_text()).decode(errors="replace"),
             "too_large": len(self.result) > MAX_RESULT_BYTES,
+            "forged": self._is_forged(),
         }
-        return pack_report(head, b"" if head["too_large"] else bytes(self.result))
+        return pack_report(head, b"" if head["too_large"] or head["forged"] else self._opened_result())
+
+    def _is_forged(self) -> bool:
+        """The worker had begun its target, and what it wrote since does not begin with the seal of this call."""
+        begun = bytes(self.result[: len(SETTLED)]) == SETTLED and len(self.result) > len(SETTLED)
+        return begun and not self.result.startswith(SETTLED + self.seal)
+
+    def _opened_result(self) -> bytes:
+        sealed = SETTLED + self.seal
+        return SETTLED + bytes(self.result[len(sealed) :]) if self.result.startswith(sealed) else bytes(self.result)
 
     def _prepare(self, report: int) -> socket.socket:
         """Namespaces, file system, descriptors and signals of this process; the socket that a child's end wakes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import json
+import math
 import os
 import select
 import socket
@@ -112,3 +113,20 @@ def _unpack_report(data: bytearray) -> tuple[dict[str, Any], bytes] | None:
     head = json.loads(bytes(data[_LENGTH.size : end]))
     result = bytes(data[end : end + head["result_bytes"]])
     return (head, result) if len(result) == head["result_bytes"] else None
+
+
+def parse_answer(raw: bytes) -> Any:
+    """The worker's answer as finite JSON whose every text can be written down; a text says what is wrong with it."""
+    try:
+        value = json.loads(raw, parse_float=_finite, parse_constant=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is not finite")
+    return value

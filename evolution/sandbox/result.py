@@ -1,8 +1,9 @@
 """How a call into the sandbox ended: one frozen type for each ending.
 
-What a worker *returned* is what the candidate's process said. The candidate runs in that process, so it can forge
-its own result; the sandbox bounds what a forged result can do (it is finite JSON of bounded size), and whoever
-uses it recomputes what matters elsewhere.
+What a worker *returned* is what the candidate's process said. An answer that does not begin with the seal of its call
+was written by the target itself and is an invalid result. That stops a target that writes to the result channel; one
+that could search its own process's memory would still find the seal, and it is the static guards that refuse all means
+to do so. Whatever it says, a result is finite JSON of bounded size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import signal as signals
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
+
+KEEPER_KILLED = "the process that kept the worker was killed"
+"""Reason of a worker's end when its keeper died without a report; no worker can bring that about."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import os
 import re
 import select
@@ -33,8 +32,8 @@ from .ability import SandboxUnavailable, sandbox_ability
 from .environment import check_extra_environment, worker_environment
 from .leftovers import make_harmless
 from .limits import Limits
-from .protocol import SETTLED, read_report, receive_frame, send_frame
-from .result import Exited, Killed, OutOfMemory, Raised, Returned, TimedOut, WorkerResult
+from .protocol import SETTLED, parse_answer, read_report, receive_frame, send_frame
+from .result import KEEPER_KILLED, Exited, Killed, OutOfMemory, Raised, Returned, TimedOut, WorkerResult
 
 WARM_MODULES = (
     "torch",
@@ -46,7 +45,8 @@ WARM_MODULES = (
     "training.worker",
     "evolution.guards.worker",
     *(f"evolution.guards.{name}" for name in ("build", "parity", "forward", "cost", "state", "batch", "causality")),
-    *(f"evolution.guards.{name}" for name in ("jacobian", "model_causality", "precision")),
+    *(f"evolution.guards.{name}" for name in ("jacobian", "model_causality", "precision", "sweeps", "branches")),
+    "evolution.guards.fingerprint",
 )
 """What the warm parent imports before it forks; one that cannot be imported is left out."""
 
@@ -212,7 +212,7 @@ class Sandbox:
                 return _result(*answer, limits)
             if not zygote.is_dead():  # only this call's keeper died
                 break
-        reason = "cancelled" if self._is_cancelled(number) else "the process that kept the worker was killed"
+        reason = "cancelled" if self._is_cancelled(number) else KEEPER_KILLED
         return Killed(int(signal.SIGKILL), reason, seconds=time.monotonic() - started)
 
     def _is_cancelled(self, number: int) -> bool:
@@ -367,11 +367,13 @@ def _result(head: dict[str, Any], raw: bytes, limits: Limits) -> WorkerResult:
         return Killed(-code, **spent)
     if head["too_large"]:
         return Raised("InvalidResult", "The worker's answer is larger than allowed.", **spent)
+    if head["forged"] and code == 0:
+        return Raised("InvalidResult", "The answer was written by the target and not by the harness.", **spent)
     if raw and not raw.startswith(SETTLED):
         return Raised("SandboxError", f"The worker could not be set up: {raw[:500].decode(errors='replace')}", **spent)
     if code != 0 or len(raw) <= len(SETTLED):
         return Exited(code, **spent)
-    answer = _answer(raw)
+    answer = parse_answer(raw)
     if isinstance(answer, dict) and set(answer) == {"returned"}:
         return Returned(answer["returned"], **spent)
     if isinstance(answer, dict) and {"raised", "detail"} <= set(answer):
@@ -382,20 +384,3 @@ def _result(head: dict[str, Any], raw: bytes, limits: Limits) -> WorkerResult:
             return Raised(error, str(answer["detail"])[:8000], **spent)
     detail = answer if isinstance(answer, str) else "it is no answer of a worker"
     return Raised("InvalidResult", f"The worker's answer cannot be used: {detail}.", **spent)
-
-
-def _answer(raw: bytes) -> Any:
-    """The worker's answer as finite JSON whose every text can be written down; a text says what is wrong with it."""
-    try:
-        value = json.loads(raw, parse_float=_finite, parse_constant=_finite)
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError, MemoryError) as error:
-        return f"{type(error).__name__}: {str(error)[:200]}"
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is not finite")
-    return value

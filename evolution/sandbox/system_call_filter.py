@@ -3,7 +3,9 @@
 Choices: a short list of refusals (EPERM), not a list of permissions, because torch and GPU drivers use much of the
 kernel; the namespaces are the wall and this is the fence before it. Refused are new namespaces and mounts, tracing
 other processes, the kernel's key rings (which no namespace separates), kernel modules, bpf and io_uring, and memory
-that the supervisor cannot see (System V shared memory, anonymous memory files). clone3 answers "not known", so the C
+that the supervisor cannot see (System V shared memory, anonymous memory files). The keeper has the worker's user, and
+the kernel lets a user lower the limits and priority of all processes of that user: those calls are refused on process
+1, or altogether. clone3 answers "not known", so the C
 library falls back to clone, whose flags a filter can read.
 """
 
@@ -49,8 +51,21 @@ _REFUSED = {  # name: (x86_64, aarch64)
     "semget": (64, 190),
     "mq_open": (240, 180),
     "memfd_secret": (447, 447),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+}
+_REFUSED_ON_INIT = {  # allowed on oneself, refused where the first argument is process 1, the keeper
+    "prlimit64": (302, 261),
+    "sched_setaffinity": (203, 122),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
 }
 _MEMORY_FILE = (319, 279)
+_SOCKET = (41, 198)
+_FAMILIES = (1, 2, 10, 16)  # local, IPv4, IPv6, netlink: a network namespace holds these; of others (vsock) not all
 _CLONE = (56, 220)
 _CLONE3 = 435
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
@@ -100,6 +115,17 @@ def install_filter(*, allow_memory_files: bool) -> bool:
     ]
     for number in refused:
         rows += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, refuse)]
+    for numbers in _REFUSED_ON_INIT.values():
+        rows += [
+            (_EQUAL, 0, 4, numbers[column]),
+            (_LOAD, 0, 0, 16),  # its first argument: whom it concerns
+            (_EQUAL, 0, 1, 1),
+            (_RETURN, 0, 0, refuse),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    rows += [(_EQUAL, 0, 3 + len(_FAMILIES), _SOCKET[column]), (_LOAD, 0, 0, 16)]
+    rows += [(_EQUAL, len(_FAMILIES) - index, 0, family) for index, family in enumerate(_FAMILIES)]
+    rows += [(_RETURN, 0, 0, refuse), (_RETURN, 0, 0, _ALLOW)]
     rows += [
         (_EQUAL, 0, 3, _CLONE[column]),
         (_LOAD, 0, 0, 16),  # its first argument: the flags, low half

@@ -28,7 +28,9 @@ _DETAIL_CHARACTERS = 8000
 _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
 
-def run_worker(call: dict[str, Any], *, result: int, output: int, folder: str, private: str, gpu: bool) -> NoReturn:
+def run_worker(
+    call: dict[str, Any], *, result: int, output: int, folder: str, private: str, gpu: bool, seal: bytes
+) -> NoReturn:
     """Become the worker of one call, run its target, write one JSON object to `result` and leave.
 
     Args:
@@ -38,6 +40,7 @@ def run_worker(call: dict[str, Any], *, result: int, output: int, folder: str, p
         folder: working folder.
         private: folder that dies with the worker: its home and its place for temporary files.
         gpu: GPU devices are visible.
+        seal: what the harness writes before its answer; what a target writes itself does not begin with it.
     """
     code = 70
     try:
@@ -46,10 +49,10 @@ def run_worker(call: dict[str, Any], *, result: int, output: int, folder: str, p
             _limit(call["limits"], gpu=gpu)
             drop_privileges(allow_memory_files=gpu)
         except BaseException as error:
-            _answer({"setup": f"{type(error).__name__}: {error}"})
+            _answer({"setup": f"{type(error).__name__}: {error}"}, b"")
         else:
             os.write(_RESULT, SETTLED)
-            code = _run(call)
+            code = _run(call, seal)
     finally:
         os._exit(code)
 
@@ -107,7 +110,7 @@ def _mapped_data() -> int:
     return own_memory("self")[0]
 
 
-def _run(call: dict[str, Any]) -> int:
+def _run(call: dict[str, Any], seal: bytes) -> int:
     """Run the target and answer; the exit status to leave with."""
     try:
         module, _, function = call["target"].partition(":")
@@ -121,19 +124,19 @@ def _run(call: dict[str, Any]) -> int:
         with contextlib.suppress(Exception):  # room for the last words of a worker that ate its memory
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-        _answer({"raised": _name(error), "detail": _detail(error), "memory": _is_out_of_memory(error)})
+        _answer({"raised": _name(error), "detail": _detail(error), "memory": _is_out_of_memory(error)}, seal)
         return 0
     _flush()
     try:
-        _answer({"returned": value})
+        _answer({"returned": value}, seal)
     except BaseException as error:
         detail = f"The target returned something that is not finite JSON of bounded size: {_name(error)}: {error}"
-        _answer({"raised": "InvalidResult", "detail": detail[:_DETAIL_CHARACTERS]})
+        _answer({"raised": "InvalidResult", "detail": detail[:_DETAIL_CHARACTERS]}, seal)
     return 0
 
 
-def _answer(message: dict[str, Any]) -> None:
-    data = json.dumps(message, allow_nan=False).encode()
+def _answer(message: dict[str, Any], seal: bytes) -> None:
+    data = seal + json.dumps(message, allow_nan=False).encode()
     if len(data) > MAX_RESULT_BYTES:
         raise ValueError(f"{len(data):,} bytes, at most {MAX_RESULT_BYTES:,} are allowed")
     view = memoryview(data)

@@ -8,6 +8,7 @@ file of targets.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -188,6 +189,20 @@ class Dynamics(nn.Module):
     pass
 # EVOLVE-BLOCK-END
 ```"""
+
+
+def leak_key(key: str) -> EndpointFault:
+    """An endpoint that repeats the key it was given: in an error, or in the content of every other reply."""
+    error = json.dumps({"error": {"message": f"the key {key} is not valid today"}}).encode()
+    turns = itertools.count()
+
+    def answer(handler: _Handler) -> None:
+        if next(turns) % 2:
+            handler.reply(f"Your key is {key}, and this is no block.")
+        else:
+            handler.send(error, status=500)
+
+    return EndpointFault(name="endpoint: repeats the key", answer=answer)
 
 
 def _fault(name: str, answer: Callable[[_Handler], None]) -> EndpointFault:

@@ -54,7 +54,7 @@ class _Conclusion:
 
 def measure(options: Options, targets: Targets) -> Iterator[Row]:
     """Guard every control, and every program of a folder where one is given; see the module."""
-    from evolution.session import available_cores
+    from training.executors.local import available_cores
 
     trials = list(_controls(options.quick))
     if options.programs is not None:

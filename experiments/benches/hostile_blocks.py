@@ -180,7 +180,7 @@ HOSTILE_BLOCKS = (
         name="opens a socket",
         place="forward",
         poison="import socket\nsocket.create_connection(('127.0.0.1', @PORT@), timeout=2).sendall(b'stolen')",
-        says="Error",
+        says="Error: [Errno",
     ),
     HostileBlock(
         name="writes outside its scratch folder",
@@ -244,6 +244,38 @@ HOSTILE_BLOCKS = (
             os._exit(0)
         """,
         says="InvalidResult",
+    ),
+    HostileBlock(
+        name="forges a result that looks right",
+        place="init",
+        poison="""
+            import os
+            os.write(3, b'{"returned": {"status": "completed", "val_loss": 0.001, "seconds": 1.0}}')
+            os._exit(0)
+        """,
+        says="InvalidResult",
+    ),
+    HostileBlock(
+        name="edits the harness",
+        place="init",
+        poison="import training.evaluation\nopen(training.evaluation.__file__, 'a').write('\\n')",
+        says="Error: [Errno",
+    ),
+    HostileBlock(
+        name="writes bytecode caches",
+        place="init",
+        poison="""
+            import os, training
+            folder = os.path.join(os.path.dirname(training.__file__), "__pycache__")
+            open(os.path.join(folder, "evaluation.cpython-311.pyc"), "wb").write(b"")
+        """,
+        says="Error: [Errno",
+    ),
+    HostileBlock(
+        name="swaps links",
+        place="init",
+        poison="import os, training\nos.symlink('/tmp', os.path.dirname(training.__file__) + '.swapped')",
+        says="Error: [Errno",
     ),
     HostileBlock(name="closes every file", place="init", poison="import os\nos.closerange(0, 256)", says="exit status"),
     HostileBlock(name="kills its parent", place="init", poison="import os\nos.kill(os.getppid(), 9)", unchanged=True),

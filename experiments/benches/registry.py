@@ -66,6 +66,11 @@ class Bench:
 
 _BENCHES = (
     Bench(
+        name="es",
+        promises="a population translates in one pass, exactly, at nearly the cost of plain translation",
+        target="experiments.benches.es:measure",
+    ),
+    Bench(
         name="faults",
         promises="every fault of a candidate or an endpoint ends in its typed outcome and harms nothing else",
         target="experiments.benches.faults:measure",
@@ -82,9 +87,39 @@ _BENCHES = (
         target="experiments.benches.mixers:measure",
     ),
     Bench(
+        name="harness",
+        promises="a training step is fast beside Hugging Face Trainer and the machine's peak, and uses little memory",
+        target="experiments.benches.harness:measure",
+    ),
+    Bench(
+        name="proposers",
+        promises="the embedded LLM works, replays exactly, keeps to budgets; the bandit finds the best proposer",
+        target="experiments.benches.proposers:measure",
+    ),
+    Bench(
+        name="orchestration",
+        promises="an iteration costs milliseconds beside training and LLM, and no more when the run is long",
+        target="experiments.benches.orchestration:measure",
+    ),
+    Bench(
+        name="merge",
+        promises="merging is faster than the naive algorithm and needs the memory of one model",
+        target="experiments.benches.merge:measure",
+    ),
+    Bench(
         name="sandbox",
         promises="isolation costs milliseconds a worker, and guards under 1.5 s a candidate",
         target="experiments.benches.sandbox:measure",
+    ),
+    Bench(
+        name="verdicts",
+        promises="false promotions, peeking, power and the coverage of scaling fits are what theory says",
+        target="experiments.benches.verdicts:measure",
+    ),
+    Bench(
+        name="racing",
+        promises="a race picks the winner of full training, or its statistical equal, for a quarter of the tokens",
+        target="experiments.benches.racing:measure",
     ),
 )
 

@@ -202,8 +202,8 @@ def forced_run(folder: Path, bench: Bench, entries: Sequence[Entry], innocents: 
     from evolution.guarding import Guarding
     from evolution.ledger import Ledger
     from evolution.projection import report_of_run
-    from evolution.proposing import EndpointClient
-    from evolution.session import check_request, endpoint_of, manifest_of
+    from evolution.proposers.roster import check_roster, open_roster
+    from evolution.session import check_request, manifest_of
 
     class OpenGate(Guarding):
         """Guards that let everything through."""
@@ -219,9 +219,7 @@ def forced_run(folder: Path, bench: Bench, entries: Sequence[Entry], innocents: 
             iterations=len(script), limits__run_seconds=innocents.run_seconds, proposer__api_base=server.base_url
         )
         request = check_request(config)
-        endpoint = endpoint_of(config)
-        if endpoint is None:
-            raise RuntimeError("the toy run has an endpoint as proposer")
+        roster = stack.enter_context(open_roster(config, request.framework, check_roster(config)))
         ledger = stack.enter_context(Ledger.open(folder / "ledger.sqlite", create=True))
         ledger.record("run_started", manifest_of(request, bench.corpus, None))
         measurement = _measurement(ledger, bench, config, folder)
@@ -242,8 +240,7 @@ def forced_run(folder: Path, bench: Bench, entries: Sequence[Entry], innocents: 
                 seed=config.seed,
                 limits=config.limits,
             ),
-            client=EndpointClient(endpoint),
-            proposer_name=request.proposer,
+            roster=roster,
         )
         result = evolution.run()
         ledger.record("run_finished", {"sentence": result.sentence, "n_candidates": result.n_candidates}, "end")

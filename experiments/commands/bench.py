@@ -22,6 +22,7 @@ def bench(
         Path | None, typer.Option(help="guards: a folder of further programs; cheat*, leak* and honest* are judged.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="guards: worker processes; default one a core.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Also write the rows to this Markdown file.")] = None,
 ) -> None:
     """Measure what a part promises: a row per promise with its target, and whether it holds.
 
@@ -34,6 +35,8 @@ def bench(
         _list(json_output)
         return
     found = bench_named(name)
+    if table is not None and not table.parent.is_dir():
+        raise FileNotFoundError(f"--table {table}: no folder {table.parent}")
     if programs is not None and not programs.is_dir():
         raise FileNotFoundError(f"--programs {programs}: no such folder")
     rows: list[Row] = []
@@ -44,6 +47,10 @@ def bench(
         if not json_output:
             print(_line(row), flush=True)
     short = [row for row in rows if not row.holds]
+    if table is not None:
+        from experiments.benches.table import markdown_table
+
+        table.write_text(markdown_table(name, found.promises, _machine(), rows), encoding="utf-8")
     if json_output:
         print(json.dumps({"bench": name, "machine": _machine(), "rows": [row.to_json() for row in rows]}))
     else:

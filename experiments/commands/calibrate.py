@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from analysis.error_rates import ErrorRates
     from evolution.calibrating import Calibration, ControlResult
 
 
@@ -89,6 +90,8 @@ def _print_table(result: Calibration) -> None:
         for row in (r for r in result.results if r.kind == kind):
             reason = " ".join(row.reason.split())
             print(f"{kind:<9} {row.name:<{width}}  {row.concluded:<13} {reason[:160]}")
+    if result.rates is not None:
+        _print_rates(result.rates)
     if result.sprint is not None:
         sprint = result.sprint
         place = "ahead of" if sprint.mean_difference < 0 else "behind"
@@ -99,10 +102,26 @@ def _print_table(result: Calibration) -> None:
         )
 
 
+def _print_rates(rates: ErrorRates) -> None:
+    if rates.nulls is not None:
+        nulls = rates.nulls
+        ours, naive = nulls.two_stage, nulls.naive_best
+        print(
+            f"errors    {nulls.n_searches} simulated searches of {nulls.n_candidates} nulls, noise of these runs: "
+            f"{100 * ours.rate:.1f} % end in a promotion (95 % Wilson interval {100 * ours.low:.1f} to "
+            f"{100 * ours.high:.1f}); taking the best would promote in {100 * naive.rate:.0f} %"
+        )
+    shown = ", ".join(f"{power:.2f} at d_z {effect:g}" for effect, power in rates.power.items())
+    print(f"power     of {rates.n_seeds} seeds, uncorrected: {shown}; power .8 needs d_z {rates.least_d_z:.2f}")
+    taus = ", ".join(f"{proxy.size} step {proxy.step} {proxy.tau:+.2f}" for proxy in rates.proxies)
+    print(f"ranking   Kendall tau with the mean final loss over {rates.n_arms} arms: {taus}")
+
+
 def _as_json(result: Calibration) -> dict[str, Any]:
     return {
         "framework": result.framework,
         "misranked": [r.name for r in result.misranked],
         "results": [dataclasses.asdict(r) | {"right": r.right} for r in result.results],
         "sprint": dataclasses.asdict(result.sprint) if result.sprint else None,
+        "rates": dataclasses.asdict(result.rates) if result.rates else None,
     }

@@ -30,7 +30,16 @@ def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Check this machine: versions, devices, isolation, cache, disk, and a ledger's integrity."""
-    checks: list[Callable[[], Finding]] = [_python, _packages, _devices, _sandbox, _cache, _disk, _endpoint]
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _packages,
+        _devices,
+        _sandbox,
+        _cache,
+        _disk,
+        _endpoint,
+        _local_model,
+    ]
     findings = [check() for check in checks]
     if ledger is not None:
         findings.append(_ledger(ledger))
@@ -119,6 +128,18 @@ def _endpoint() -> Finding:
         fine=bool(model),
         fix="export OPENAI_MODEL=name-of-a-model, or give --model",
     )
+
+
+def _local_model() -> Finding:
+    from evolution.proposer_config import EMBEDDED
+    from evolution.proposers.endpoint import EndpointError
+    from evolution.proposers.local_model import find_model
+
+    try:
+        file = find_model(EMBEDDED)
+    except EndpointError as error:
+        return Finding(name="local model", found=f"optional: {error}", fine=True)
+    return Finding(name="local model", found=f"{file.name}, for --llm embedded", fine=True)
 
 
 def _ledger(path: Path) -> Finding:

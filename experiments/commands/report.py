@@ -16,7 +16,7 @@ def report(
     """Write RUN/report.html from its ledger, also while the run goes on, and print its verdicts."""
     from evolution.config import ConfigError
     from evolution.ledger import Ledger
-    from evolution.projection import report_of_run, stored_verdicts
+    from evolution.projection import report_of_run, verdicts_to_show
     from evolution.session import LEDGER_NAME
 
     path = run / LEDGER_NAME
@@ -24,7 +24,7 @@ def report(
         raise ConfigError(f"{run} is not a run: it has no {LEDGER_NAME}; runs are folders such as runs/demo")
     with Ledger.open(path, read_only=True) as ledger:
         written = report_of_run(ledger, run)
-        verdicts = stored_verdicts(ledger)
+        verdicts = verdicts_to_show(ledger, run)
     if json_output:
         print(json.dumps({"report": str(written), "verdicts": [dict(verdict) for verdict in verdicts]}))
         return

@@ -159,3 +159,37 @@ def test_curves_of_different_bootstraps_and_empty_ranges_are_refused():
     for n_low, n_high in ((2e6, 1e6), (0.0, 1e6), (1e6, math.inf)):
         with pytest.raises(ValueError, match="0 < n_low < n_high"):
             crossing(one["candidate"], one["reference"], n_low=n_low, n_high=n_high)
+
+
+def test_the_interval_round_an_extrapolation_holds_what_was_measured_in_nine_of_ten():
+    held = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        table = arms_of(seed)["reference"]
+        held.append(extrapolation_check(SIZES, table, rng=rng, confidence=0.9, n_resamples=60).inside)
+    assert 0.7 <= np.mean(held) <= 1.0
+
+
+def test_a_law_that_breaks_at_the_largest_size_is_seen():
+    table = arms_of(3)["reference"].copy()
+    table[:, SIZES.argmax()] += 0.2
+    check = extrapolation_check(SIZES, table, rng=np.random.default_rng(0))
+    assert check.inside is False
+    assert check.low is not None
+    assert check.low < check.power_law < check.high < check.measured
+
+
+def test_without_a_generator_or_seeds_there_is_no_interval():
+    assert extrapolation_check(SIZES, BASE_ROW).inside is None
+    assert extrapolation_check(SIZES, BASE_ROW, rng=np.random.default_rng(0)).low is None
+
+
+def test_intervals_of_few_seeds_hold_the_truth_as_often_as_they_say():
+    """Plain percentiles of these resamples do so in about 80 of 100."""
+    held = []
+    for seed in range(40):
+        table = law(SIZES, *BASE) + 0.003 * np.random.default_rng(seed).standard_normal((6, SIZES.size))
+        curve = bootstrap_curves(SIZES, {"arm": table}, rng=np.random.default_rng(seed), n_resamples=200, robust=False)
+        interval = curve["arm"].parameters(confidence=0.9)["alpha"]
+        held.append(interval.low <= BASE[2] <= interval.high)
+    assert 0.8 <= np.mean(held) <= 1.0

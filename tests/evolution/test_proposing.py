@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from evolution.proposers.catalogue_server import CatalogueServer
+from evolution.proposers.client import is_final, is_passing, is_unbilled
 from evolution.proposers.endpoint import EndpointConfig
 from evolution.proposers.prompt import ShownProgram, render_prompt
 from evolution.proposing import EndpointClient, summary_of
+from experiments.benches.faulty_endpoint import FaultyEndpoint, leak_key
 from frameworks.registry import framework
 
 
@@ -49,3 +51,32 @@ def test_a_dead_endpoint_is_an_answer_with_an_error_and_no_key(monkeypatch: pyte
     assert answer.error is not None
     assert "sk-planted-456" not in answer.error
     assert answer.prompt_tokens is None
+
+
+def test_a_key_that_an_endpoint_repeats_is_in_no_answer_and_no_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-456")
+    leak = leak_key("sk-planted-456")
+    with FaultyEndpoint([leak, leak]) as endpoint:
+        client = EndpointClient(EndpointConfig(api_base=endpoint.base_url, model="m"))
+        answers = [client.ask("system", "user", seed) for seed in range(2)]
+    assert all("[key]" in f"{answer.text} {answer.error}" for answer in answers)
+    said = capfd.readouterr()
+    assert "sk-planted-456" not in f"{answers} {caplog.text} {said.out} {said.err}"
+
+
+@pytest.mark.parametrize(
+    ("error", "final", "passing", "unbilled"),
+    [
+        ("AuthenticationError: no", True, False, True),
+        ("NotFoundError: no such model", True, False, True),
+        ("BadRequestError: too long", False, False, True),
+        ("RateLimitError: later", False, True, True),
+        ("TimeoutError: no complete reply within 5 s", False, True, False),
+        ("the endpoint returned an empty reply", False, False, False),
+        (None, False, False, False),
+    ],
+)
+def test_errors_are_told_apart(error: str | None, final: bool, passing: bool, unbilled: bool) -> None:
+    assert (is_final(error), is_passing(error), is_unbilled(error)) == (final, passing, unbilled)

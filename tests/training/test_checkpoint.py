@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -187,3 +188,23 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be decoded"):
         read_checkpoint(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(1, _payload(1))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.checkpoint.os.fsync", full)
+    with pytest.raises(
+        OSError, match=r"could not be written \(No space left on device\); what was there before is kept"
+    ):
+        store.save(2, _payload(2))
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert store.load_newest() is not None

@@ -130,3 +130,15 @@ def test_a_ladder_that_does_not_hold_together(changes: dict[str, Any], message: 
     fields = {name: getattr(ladder("demo"), name) for name in Ladder.model_fields}
     with pytest.raises(ValueError, match=message):
         Ladder(**{**fields, **changes})
+
+
+def test_a_validation_has_a_size_above_the_ladders_largest() -> None:
+    assert ladder("laptop").with_unseen() is ladder("laptop")
+    demo = ladder("demo")
+    extended = demo.with_unseen()
+    assert extended.sizes == demo.sizes
+    assert extended.unseen is not None
+    assert (extended.unseen.name, extended.unseen.n_heads, extended.unseen.steps) == ("d112", 7, 400)
+    assert extended.unseen.d_model == 112
+    assert 3e-3 < extended.unseen.learning_rate < 5e-3
+    assert ladder("demo").unseen is None  # the search's ladder costs what it did

@@ -27,8 +27,9 @@ from models.language_model import attention_class
 from training.checkpoint import CheckpointError, CheckpointWarning
 from training.fused_loss import naive_linear_cross_entropy
 from training.outcome import Completed, Diverged, outcome_from_json
+from training.run_files import HISTORY
 from training.run_spec import RunSpec
-from training.trainer import CHECK_EVERY, HISTORY, Interrupted, Progress, Trainer
+from training.trainer import CHECK_EVERY, Interrupted, Progress, Trainer
 
 MakeSpec = Callable[..., RunSpec]
 STANDARD = attention_class("matrix_mixer")

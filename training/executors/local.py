@@ -8,14 +8,42 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from training.flops import training_flops
 from training.outcome import Outcome
 from training.run_spec import RunSpec
 
 Measure = Callable[[RunSpec, str | None], Outcome]
+
+_place = threading.local()
+
+
+def worker_slot() -> int:
+    """Which of an executor's workers calls, from 0; a measure takes its GPU by it. 0 outside of one."""
+    return getattr(_place, "slot", 0)
+
+
+def longest_first(work: Iterable[tuple[RunSpec, str]]) -> list[tuple[RunSpec, str]]:
+    """Runs (spec, source) by the reference's FLOPs at their size, the most first: no long run starts last."""
+    return sorted(work, key=lambda item: -training_flops(item[0]))
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def default_workers(device: str) -> int:
+    """One worker a GPU where runs on `device` (`auto`, `cpu` or `cuda`) go to GPUs, else one a core."""
+    if device != "cpu" and os.path.exists("/dev/nvidia0"):  # torch is not loaded for a machine without one
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    return available_cores()
 
 
 class LocalExecutor:
@@ -30,12 +58,16 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int | None, measure: Measure) -> None:
-        count = len(os.sched_getaffinity(0)) if workers is None else workers
+        count = available_cores() if workers is None else workers
         if count < 1:
             raise ValueError(f"workers={count}: must be at least 1")
         self.workers = count
         self._measure = measure
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="evoscale-run")
+        slots = iter(range(count))
+        # A pool starts a thread at most `count` times, each with a slot of its own.
+        self._pool = ThreadPoolExecutor(
+            count, thread_name_prefix="evoscale-run", initializer=lambda: setattr(_place, "slot", next(slots))
+        )
         self._futures: dict[str, Future[Outcome]] = {}
         self._lock = threading.Lock()
 

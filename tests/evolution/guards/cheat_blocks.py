@@ -7,7 +7,7 @@ from tests.evolution.guards.block_template import mixer_block
 _GATE = "self.gate = nn.Parameter(torch.zeros(n_heads, 1, 1))"
 
 # name -> (block, names of the guards that may refuse it)
-CAUSALITY = {"causality", "jacobian", "model_causality"}
+CAUSALITY = {"causality", "sweeps", "jacobian", "branches", "model_causality"}
 CHEATS: dict[str, tuple[str, set[str]]] = {}
 
 
@@ -441,4 +441,96 @@ _cheat(
     self.count = count
     """,
     guards={"state"},
+)
+
+_FUTURE = "v.roll(-1, 2)"
+_cheat("only at length 100", f"y = self.attend(q, k, v)\nreturn y + 0.1 * {_FUTURE} if q.shape[2] == 100 else y")
+_cheat("only beyond 300 tokens", f"y = self.attend(q, k, v)\nreturn y + 0.1 * {_FUTURE} if q.shape[2] > 300 else y")
+_cheat("one length in seven", f"return self.attend(q, k, v) + (0.1 * {_FUTURE} if q.shape[2] % 7 == 5 else 0)")
+_cheat(
+    "one length in eleven, without a condition",
+    f"return self.attend(q, k, v) + max(0, q.shape[2] % 11 - 9) * {_FUTURE}",
+)
+_cheat("beyond 200 tokens, without a condition", f"return self.attend(q, k, v) + min(1, q.shape[2] // 200) * {_FUTURE}")
+_cheat("only with heads of width 24", f"y = self.attend(q, k, v)\nreturn y + {_FUTURE} if self.head_dim == 24 else y")
+_cheat(
+    "only with eight heads, decided when built",
+    f"return self.attend(q, k, v) + self.weight * {_FUTURE}",
+    "self.weight = 0.1 if n_heads == 8 else 0.0",
+)
+_cheat(
+    "only in batches of seven",
+    f"y = self.attend(q, k, v)\nreturn y + {_FUTURE} if q.shape[0] == 7 else y",
+    guards=CAUSALITY | {"batch"},
+)
+_cheat(
+    "behind a gate between 4 and 6",
+    f"return self.attend(q, k, v) * (1 + 0.1 * self.gate) + F.relu(1 - (self.gate - 5).abs()) * {_FUTURE}",
+    _GATE,
+)
+_cheat(
+    "behind two entries of opposite sign",
+    f"""
+    g = self.pair
+    return self.attend(q, k, v) * (1 + 0.01 * g.sum()) + F.relu(g[0] - 2) * F.relu(-g[1] - 2) * {_FUTURE}
+    """,
+    "self.pair = nn.Parameter(torch.zeros(2))",
+)
+_cheat(
+    "once a weight has moved by a hair",
+    f"""
+    moved = (self.scale - 1).abs().amax()
+    return self.attend(q, k, v) * self.scale + F.relu(moved - 1e-6) * F.relu(0.05 - moved) * 100 * {_FUTURE}
+    """,
+    "self.scale = nn.Parameter(torch.ones(head_dim))",
+)
+_cheat("hidden in its own chaos", f"return self.attend(q, k, v) + 1e-3 * torch.sin(1e17 * v) + 1e-2 * {_FUTURE}")
+_cheat(
+    "hidden in its own chaos behind a gate",
+    f"""
+    chaos = 1e-3 * torch.sin(1e17 * v)
+    return self.attend(q, k, v) * (1 + 0.1 * self.gate) + self.gate * (chaos + 1e-2 * {_FUTURE})
+    """,
+    _GATE,
+)
+_cheat("weighted by the precision's step", f"return self.attend(q, k, v) + 1e3 * torch.finfo(v.dtype).eps * {_FUTURE}")
+_cheat(
+    "chosen by precision",
+    f"return self.attend(q, k, v) + {{torch.float64: 0.0}}.get(v.dtype, 1e-4) * {_FUTURE}",
+)
+_cheat(
+    "only under autocast",
+    f"""
+    one = torch.full((1, 1), 1.0009765625, device=v.device, dtype=v.dtype)
+    coarse = ((one @ torch.ones_like(one)).to(v.dtype) - 1 == 0).to(v.dtype)
+    return self.attend(q, k, v) + 0.2 * coarse * {_FUTURE}
+    """,
+)
+_cheat(
+    "not finite where it would be measured finely",
+    f"""
+    fine = ((torch.ones_like(v) + 1e-10) - 1 != 0).to(v.dtype)
+    y = self.attend(q, k, v)
+    return (y + 1e-4 * {_FUTURE}) / (1 - fine) if v.shape[2] > 30 else y
+    """,
+)
+_cheat("softmax over the queries", "return torch.softmax((q @ k.mT).masked_fill(~self.mask(q), -1e9), -2) @ v")
+_cheat("median of the sequence", "return self.attend(q, k, v) + 0.1 * v.median(2, keepdim=True).values")
+_cheat(
+    "resampled to half and back",
+    """
+    half = F.interpolate(v.flatten(0, 1).mT, size=(v.shape[2] + 1) // 2, mode="linear")
+    return self.attend(q, k, v) + 0.1 * F.interpolate(half, size=v.shape[2]).mT.reshape(v.shape)
+    """,
+)
+_cheat(
+    "a count of whole numbers",
+    "return self.attend(q, k, v) + 0.1 * ((v.detach() > 0).long().sum(2, keepdim=True) % 3).to(v.dtype)",
+)
+_cheat(
+    "solve with a full matrix",
+    """
+    s = torch.softmax(q @ k.mT * self.head_dim**-0.5, -1)
+    return torch.linalg.solve(torch.eye(s.shape[-1], dtype=s.dtype, device=s.device) + 0.3 * s, v)
+    """,
 )

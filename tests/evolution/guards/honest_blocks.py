@@ -251,3 +251,91 @@ _honest(
     "self.layers = nn.ModuleList([nn.LayerNorm(d_model, bias=False) for _ in range(2)])",
 )
 HONEST["einops and a module list"] = "import einops\n\n" + HONEST["einops and a module list"]
+
+# Decisions whose other side would leak, or fail, and that are right as they are.
+_honest("no mask for a single token", "return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)")
+_honest(
+    "mask skipped for a single token",
+    """
+    s = q @ k.mT * self.head_dim**-0.5
+    if q.shape[2] > 1:
+        s = s.masked_fill(~self.mask(q), float("-inf"))
+    return torch.softmax(s, -1) @ v
+    """,
+)
+_honest(
+    "an optional mask and a causal flag",
+    """
+    s = q @ k.mT * self.head_dim**-0.5
+    visible = self.mask(q) if self.causal else None
+    if visible is not None:
+        s = s.masked_fill(~visible, float("-inf"))
+    return torch.softmax(s, -1) @ v
+    """,
+    "self.causal = True",
+)
+_honest(
+    "too long a sequence is an error",
+    "if q.shape[2] > 4096:\n    raise ValueError(f'{q.shape[2]} tokens')\nreturn self.attend(q, k, v)",
+)
+_honest(
+    "a bias for at most 200 distances",
+    """
+    length = q.shape[2]
+    if length > 200:
+        raise ValueError(f"{length} tokens; at most 200 are allowed")
+    places = torch.arange(length, device=q.device)
+    far = (places[:, None] - places[None]).clamp(min=0)
+    s = q @ k.mT * self.head_dim**-0.5 + self.bias.to(q.dtype)[far] * 0.1
+    return torch.softmax(s.masked_fill(~self.mask(q), float("-inf")), -1) @ v
+    """,
+    "self.register_buffer('bias', torch.linspace(0, -5, 200))",
+)
+_honest(
+    "convolution with a masked kernel",
+    """
+    taps = self.taps * (torch.arange(5, device=v.device) <= 2).to(v.dtype)
+    y = F.conv1d(v.flatten(0, 1).mT, taps, padding=2, groups=self.head_dim)
+    return self.attend(q, k, v) + y.mT.reshape(v.shape)
+    """,
+    "self.taps = nn.Parameter(0.1 * torch.randn(head_dim, 1, 5))",
+)
+_honest(
+    "window that is full when short",
+    """
+    length, window = q.shape[2], 300
+    visible = self.mask(q)
+    if length > window:
+        visible = visible & ~torch.ones_like(visible).tril(-window)
+    return torch.softmax((q @ k.mT * self.head_dim**-0.5).masked_fill(~visible, float("-inf")), -1) @ v
+    """,
+)
+_honest(
+    "FFT at the next power of two",
+    """
+    length = v.shape[2]
+    size = 1
+    while size < 2 * length:
+        size = 2 * size
+    kernel = torch.exp(-torch.arange(length, device=v.device, dtype=v.dtype) * self.rate.exp().view(-1, 1))
+    spectrum = torch.fft.rfft(v, n=size, dim=2) * torch.fft.rfft(kernel, n=size)[None, :, :, None]
+    return torch.fft.irfft(spectrum, n=size, dim=2)[:, :, :length]
+    """,
+    "self.rate = nn.Parameter(torch.zeros(n_heads))",
+)
+_honest(
+    "loop over time",
+    """
+    state, rows, keep = torch.zeros_like(v[:, :, 0]), [], torch.sigmoid(self.keep)
+    for t in range(v.shape[2]):
+        state = keep * state + (1 - keep) * v[:, :, t]
+        rows.append(state)
+    return self.attend(q, k, v) + torch.stack(rows, 2)
+    """,
+    "self.keep = nn.Parameter(torch.zeros(n_heads, 1))",
+)
+_honest(
+    "float32 on purpose",
+    "return torch.softmax((q.float() @ k.float().mT).masked_fill(~self.mask(q), "
+    "torch.finfo(torch.float32).min), -1).to(v.dtype) @ v",
+)

@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -338,6 +340,11 @@ def refused_calls(_):
         "mknod": lambda: library.mknod(b"/tmp/disk", 0o60600, 0xFE00),
         "memfd_create": lambda: library.memfd_create(b"x", 0),
         "setuid": lambda: library.setuid(12345),
+        "limits of the keeper": lambda: library.prlimit(1, resource.RLIMIT_NOFILE, struct.pack("QQ", 3, 3), None),
+        "cores of the keeper": lambda: library.sched_setaffinity(1, 8, struct.pack("Q", 1)),
+        "scheduler of the keeper": lambda: library.sched_setscheduler(1, os.SCHED_IDLE, struct.pack("i", 0)),
+        "priority of the user": lambda: library.setpriority(os.PRIO_USER, os.getuid(), 19),
+        "socket past network namespaces": lambda: library.socket(40, socket.SOCK_STREAM, 0),
     }
     outcome = {}
     for name, call in calls.items():
@@ -385,6 +392,11 @@ def forge(raw):
     """Write an answer of one's own to the result pipe and leave, as a hostile candidate would."""
     os.write(3, raw.encode())
     os._exit(0)
+
+
+def forge_and_return(raw):
+    os.write(3, raw.encode())
+    return 2
 
 
 def forge_and_leave(raw):

@@ -150,6 +150,8 @@ def test_a_result_that_is_not_finite_json_is_invalid(sandbox, kind, nothing_left
         '{"returned": -Infinity}',
         '{"returned": 1e999}',
         '{"returned": "\\ud800"}',
+        '{"returned": 1}',
+        '{"returned": {"status": "completed", "val_loss": 0.001}}',
         '{"returned": 1, "more": 2}',
         '{"returned": 1}{"returned": 2}',
         '{"setup": "not my fault"}',
@@ -165,6 +167,13 @@ def test_a_forged_answer_never_hurts_the_supervisor(sandbox, raw, nothing_left):
         assert result.error == "InvalidResult"
     else:
         assert result.status == "exited"
+
+
+def test_a_forged_answer_before_the_real_one_is_no_answer(sandbox, nothing_left):
+    result = sandbox.call("sandbox_targets:forge_and_return", '{"returned": 1}', limits=LIMITS)
+    assert isinstance(result, Raised)
+    assert result.error == "InvalidResult"
+    assert "not by the harness" in result.detail
 
 
 def test_no_target_passes_its_failure_off_as_the_sandboxs(sandbox, nothing_left):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from training.executors.executor import Executor
-from training.executors.local import LocalExecutor
+from training.executors.local import LocalExecutor, default_workers, longest_first, worker_slot
 from training.outcome import Diverged, Outcome
 from training.run_spec import RunSpec
 
@@ -98,3 +99,25 @@ def test_workers_default_to_the_cores_and_must_be_positive() -> None:
         assert executor.workers >= 1
     with pytest.raises(ValueError, match="workers=0"):
         LocalExecutor(0, _Recorder())
+
+
+def test_each_worker_has_a_slot_of_its_own(make_spec: MakeSpec) -> None:
+    seen: dict[str, set[int]] = {}
+    together = threading.Barrier(3, timeout=20)
+
+    def measure(spec: RunSpec, source: str | None) -> Outcome:
+        together.wait()
+        seen.setdefault(threading.current_thread().name, set()).add(worker_slot())
+        return Diverged(step=0, reason="measured")
+
+    with LocalExecutor(3, measure) as executor:
+        for future in [executor.submit(make_spec(seed=seed)) for seed in range(6)]:
+            future.result()
+    assert sorted(seen.values(), key=min) == [{0}, {1}, {2}]
+    assert worker_slot() == 0
+    assert default_workers("cpu") == len(os.sched_getaffinity(0))
+
+
+def test_the_longest_run_goes_first(make_spec: MakeSpec) -> None:
+    specs = [make_spec(steps=steps, d_model=width, batch_size=4) for steps, width in ((30, 16), (10, 64), (40, 16))]
+    assert [spec for spec, _ in longest_first((spec, "") for spec in specs)] == [specs[1], specs[2], specs[0]]

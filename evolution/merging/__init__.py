@@ -1,0 +1,1 @@
+"""Merging models: recipes, streaming merges, and evolution of recipes."""

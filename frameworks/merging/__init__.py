@@ -1,0 +1,1 @@
+"""Operators that merge the weights of several models into one, tensor by tensor."""
