@@ -143,7 +143,7 @@ class Attention(SequenceMixer):
         k_at = torch.cat([k_at[:-1], k_at[1:]], -1)  # (N, 2 L)
         seen = self._seen(at, Keys(k=keys.k, v=keys.v, positions=k_at, window=keys.window))
         y = self._softmax(q, with_previous(keys.k), with_previous(keys.v), at, k_at, seen).flatten(1, 2)
-        y = y.unflatten(0, (-1, n)).transpose(1, 2).flatten(2, 3)  # (B, H, N L, D)  # type: ignore[no-untyped-call]
+        y = y.unflatten(0, (-1, n)).transpose(1, 2).flatten(2, 3)  # type: ignore[no-untyped-call]  # (B, H, N L, D)
         return y[..., :length, :]  # type: ignore[no-any-return]
 
     def _softmax(
