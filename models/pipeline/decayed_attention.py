@@ -98,7 +98,7 @@ def chunkwise(
     n = -(-length // chunk)
     fill = n * chunk - length
     # (B, H, N, L, ...)
-    q, k, v = (_filled(x, fill).unflatten(-2, (n, chunk)) for x in (q, k, v))
+    q, k, v = (_filled(x, fill).unflatten(-2, (n, chunk)) for x in (q, k, v))  # type: ignore[no-untyped-call]
     c, total = _chunk_decays(log_decay, length, n, chunk, v)
     y = _weighted(q @ k.transpose(-1, -2), c) @ v
     last = k if c is None else k * (total.unsqueeze(-1) - c).exp().unsqueeze(-1)
@@ -109,7 +109,7 @@ def chunkwise(
     if state is not None:
         running = torch.cat([torch.zeros_like(total[..., :1]), total.cumsum(-1)], -1)  # (.., N + 1)
         entering = entering + running.exp().unsqueeze(-1) * state.flatten(-2).unsqueeze(-2)
-    entering = entering.unflatten(-1, (key_width, width))
+    entering = entering.unflatten(-1, (key_width, width))  # type: ignore[no-untyped-call]
     reading = q if c is None else q * c.exp().unsqueeze(-1)
     y = y + reading @ entering[..., :-1, :, :]
     return y.reshape(batch, heads, n * chunk, width)[..., :length, :], entering[..., -1, :, :]
@@ -165,7 +165,7 @@ def _chunk_decays(
         whole = log_decay.unsqueeze(-1) * counts  # (H, N)
         capped = torch.minimum(position.expand(n, chunk), counts.unsqueeze(-1))
         return (c if length == n * chunk else log_decay[:, None, None] * capped), whole
-    steps = torch.nn.functional.pad(log_decay, (0, n * chunk - length)).unflatten(-1, (n, chunk))
+    steps = torch.nn.functional.pad(log_decay, (0, n * chunk - length)).unflatten(-1, (n, chunk))  # type: ignore[no-untyped-call]
     c = steps.cumsum(-1)
     return c, c[..., -1]
 

@@ -50,8 +50,8 @@ def delta_rule(
     size = form_of(length, chunk)
     n = -(-length // size)
     fill = n * size - length
-    q, k, v = (F.pad(x, (0, 0, 0, fill)).unflatten(-2, (n, size)) for x in (q, k, v))  # (B, H, N, L, ...)
-    b = F.pad(b, (0, fill)).unflatten(-1, (n, size)).unsqueeze(-1)  # (B, H, N, L, 1)
+    q, k, v = (F.pad(x, (0, 0, 0, fill)).unflatten(-2, (n, size)) for x in (q, k, v))  # type: ignore[no-untyped-call]  # (B, H, N, L, ...)
+    b = F.pad(b, (0, fill)).unflatten(-1, (n, size)).unsqueeze(-1)  # type: ignore[no-untyped-call]  # (B, H, N, L, 1)
     overlap = k @ k.transpose(-1, -2)  # (B, H, N, L, L)
     scores = q @ k.transpose(-1, -2)
     if log_decay is None:
@@ -59,7 +59,7 @@ def delta_rule(
         reading, entering_keys, leaving_keys = q, b * k, k
         left = None
     else:
-        c = F.pad(log_decay, (0, fill)).unflatten(-1, (n, size)).cumsum(-1)  # (B, H, N, L)
+        c = F.pad(log_decay, (0, fill)).unflatten(-1, (n, size)).cumsum(-1)  # type: ignore[no-untyped-call]  # (B, H, N, L)
         visible = torch.ones(size, size, dtype=torch.bool, device=c.device).tril()
         decay = (c.unsqueeze(-1) - c.unsqueeze(-2)).masked_fill(~visible, float("-inf")).exp()
         system, scores = (b * overlap * decay).tril(-1), scores * decay
@@ -67,7 +67,7 @@ def delta_rule(
         leaving_keys = k * (c[..., -1:] - c).exp().unsqueeze(-1)
         left = c[..., -1].exp()[..., None, None]  # (B, H, N, 1, 1)
     solved = _solve(system, torch.cat([b * v, entering_keys], -1))
-    u, w = solved.split([width, k.shape[-1]], -1)  # (B, H, N, L, V), (B, H, N, L, K)
+    u, w = solved.split([width, k.shape[-1]], -1)  # type: ignore[no-untyped-call]  # (B, H, N, L, V), (B, H, N, L, K)
     current = v.new_zeros(batch, heads, k.shape[-1], width) if state is None else state
     corrections, states = [], []
     for i, (u_i, w_i, leaving) in enumerate(zip(u.unbind(2), w.unbind(2), leaving_keys.unbind(2), strict=True)):
@@ -115,4 +115,4 @@ def _solve(system: Tensor, right: Tensor) -> Tensor:
     """X with (I + system) X = right; in fp32 at least, for which LAPACK has a solver."""
     wide = torch.promote_types(right.dtype, torch.float32)
     solved = torch.linalg.solve_triangular(system.to(wide), right.to(wide), upper=False, unitriangular=True)
-    return solved.to(right.dtype)
+    return solved.to(right.dtype)  # type: ignore[no-any-return]

@@ -52,7 +52,7 @@ class LatentSampler(nn.Module):
         table = (values.unsqueeze(-1) >> torch.arange(self.spec.bits, device=x.device) & 1).to(p.dtype)  # (2^H, H)
         soft = (logits @ table.T + F.logsigmoid(-logits).sum(-1, keepdim=True)).exp()  # (B, T, 2^H)
         hard = F.one_hot(self._index(bits), 2**self.spec.bits).to(p.dtype)
-        return (hard + soft - soft.detach()) @ self.code
+        return (hard + soft - soft.detach()) @ self.code  # type: ignore[no-any-return]
 
     def prior(self, batch: int, length: int, scope: Scope) -> Tensor:
         """Latents (B, T, C) from uniform bits at the scope's positions."""

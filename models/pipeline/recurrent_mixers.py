@@ -170,7 +170,7 @@ class StateSpace(SequenceMixer):
 
     def _signals(self, convolved: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """C, B (B, 1, T, N); values and values times dt (B, H, T, D); log decay (B, H, T)."""
-        values, b, c = F.silu(convolved).split([self.inner, self.spec.d_state, self.spec.d_state], -1)
+        values, b, c = F.silu(convolved).split([self.inner, self.spec.d_state, self.spec.d_state], -1)  # type: ignore[no-untyped-call]
         v = split_heads(values, self.heads)
         dt = F.softplus(dt + self.step_bias).transpose(1, 2)  # (B, H, T)
         log_decay = -self.log_rate.exp().unsqueeze(-1) * dt

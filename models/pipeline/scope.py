@@ -113,7 +113,7 @@ def carried(state: State) -> Carried:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, H D) to (B, H, T, D)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def join_heads(x: Tensor) -> Tensor:
