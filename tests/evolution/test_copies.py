@@ -8,8 +8,10 @@ from typing import Any
 from evolution.config import load_config
 from evolution.ledger import Ledger
 from evolution.population import Sample
+from evolution.proposers.client import Answer
 from evolution.proposers.prompt import ShownProgram
-from evolution.proposing import Accepted, Answer, Proposing
+from evolution.proposers.roster import Roster
+from evolution.proposing import Accepted, Proposing
 from frameworks.program import Program
 from frameworks.registry import framework
 
@@ -33,7 +35,9 @@ class Behaviours:
 class Replying:
     """Stands for an endpoint and a population."""
 
-    def ask(self, system: str, user: str, seed: int) -> Answer:
+    def ask(
+        self, system: str, user: str, seed: int, *, grammar: str | None = None, timeout: float | None = None
+    ) -> Answer:
         text = f"Another text.\n\n```python\n{OTHER_TEXT}```\n"
         return Answer(text=text, error=None, prompt_tokens=None, completion_tokens=None, seconds=0.0)
 
@@ -53,9 +57,8 @@ def proposed(tmp_path: Path, other: str | None) -> tuple[Accepted | None, dict[s
             ledger=ledger,
             population=fakes,
             guarding=guards,
-            client=fakes,
+            roster=Roster.single(fakes, "test"),
             shown=lambda identity: ShownProgram(block=FOUND.start_block),
-            proposer_name="test",
             noise=lambda: None,
         )
         proposing.know(reference)
