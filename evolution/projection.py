@@ -155,6 +155,7 @@ def _belongs(run: RunRecord, plan: Mapping[str, Any] | None) -> bool:
         return bool(run.spec["purpose"] == "search")
     return plan is not None and run.spec["seed"] in plan["seeds"]
 
+
 def _uses_llm(manifest: Mapping[str, Any]) -> bool:
     config = manifest["config"]
     return any(section["kind"] != "catalogue" for section in config.get("proposers") or [config["proposer"]])
