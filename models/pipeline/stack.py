@@ -65,7 +65,7 @@ class Stack(nn.Module):
         groups = x.shape[1] // stride
         if groups == 0:
             return x
-        whole = x[:, : groups * stride].unflatten(1, (groups, stride))  # (B, T / S, S, C)
+        whole = x[:, : groups * stride].unflatten(1, (groups, stride))  # type: ignore[no-untyped-call]  # (B, T / S, S, C)
         pooled = whole.mean(2) if self.module.hierarchy.pool == "mean" else whole[:, :, -1]
         coarse = self._run(pooled, scope, None)
         # Token t reads the newest group that ends at or before t; the first tokens read nothing.
