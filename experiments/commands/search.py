@@ -246,7 +246,7 @@ class _Said:
         self.count += 1
         if self.quiet or known:
             return
-        told = outcome.status
+        told: str = outcome.status
         if isinstance(outcome, Trained):
             told = f"loss {outcome.val_loss:.4f}  ({outcome.seconds:.1f} s)"
             if outcome.fallback:

@@ -9,6 +9,7 @@ Letters: B batch, T tokens, C model width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -124,7 +125,7 @@ class PipelineModel(nn.Module):
         scope = Scope(sample=sample)
         x = self._embed(tokens, 0)
         outputs, keys = {EMBEDDING: x}, dict[str, Keys | None]()
-        for spec, built in zip(self.arch.pipeline, self.stages.values(), strict=True):
+        for spec, built in self._built():
             if spec.mode == "encoder" and not posterior:
                 continue
             scope.place = f"{spec.name}."
@@ -133,7 +134,7 @@ class PipelineModel(nn.Module):
                     read = inputs_of(self.arch, self.arch.pipeline.index(spec))
                     outputs[spec.name] = built.posterior(_sum(outputs, read), scope)
                 else:
-                    outputs[spec.name] = built.prior(*tokens.shape, scope)
+                    outputs[spec.name] = built.prior(tokens.shape[0], tokens.shape[1], scope)
                 continue
             x = self._stage_input(built, outputs, tokens.shape[1])
             self._open(built, outputs, keys, scope)
@@ -182,7 +183,7 @@ class PipelineModel(nn.Module):
         scope = Scope(sample=sample, position=state.position)
         x = self._embed(tokens, state.position)
         outputs, keys = {EMBEDDING: x}, dict[str, Keys | None]()
-        for spec, built in zip(self.arch.pipeline, self.stages.values(), strict=True):
+        for spec, built in self._built():
             if spec.mode == "encoder":
                 continue
             if isinstance(built, LatentSampler):
@@ -206,6 +207,12 @@ class PipelineModel(nn.Module):
         """Number of parameters, the embedding included."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def _built(self) -> Iterator[tuple[Stage, LatentSampler | BuiltStage]]:
+        for spec, built in zip(self.arch.pipeline, self.stages.values(), strict=True):
+            if not isinstance(built, LatentSampler | BuiltStage):
+                raise TypeError(f"stage {spec.name} is a {type(built).__name__}")
+            yield spec, built
+
     def _embed(self, tokens: Tensor, start: int) -> Tensor:
         x = self.embedding(tokens)
         end = start + tokens.shape[1]
@@ -219,7 +226,7 @@ class PipelineModel(nn.Module):
         elif pos is not None and not isinstance(pos, LearnedPositions):
             signal = sinusoidal_positions(end, self.arch.d_model)[start:]
             x = x + pos.amplitude * signal.to(x)
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        return x if self.embedding_norm is None else self.embedding_norm(x)  # type: ignore[no-any-return]
 
     def _stage_input(self, built: BuiltStage, outputs: dict[str, Tensor], length: int) -> Tensor:
         if built.query is not None:
