@@ -192,6 +192,8 @@ class PipelineModel(nn.Module):
             x = self._stage_input(built, outputs, 1)
             self._open(built, outputs, keys, scope)
             for stack, held in zip(built.stacks, state.stages[spec.name], strict=True):
+                if not isinstance(stack, Stack):
+                    raise TypeError(f"stage {spec.name} holds a {type(stack).__name__}")
                 x = stack.step(x, held, scope)
             outputs[spec.name], keys[spec.name] = x, scope.published
         state.position += 1

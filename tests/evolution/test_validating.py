@@ -190,7 +190,7 @@ def test_a_validation_has_a_report_of_its_own_and_the_runs_own_is_untouched(
     with Ledger.open(run.directory / LEDGER_NAME, read_only=True) as ledger:
         own = report_data(ledger, "toy")
         declared = ledger.events("plan")[-1]
-        theirs = report_data(ledger, "toy", str(declared.key))
+        theirs = report_data(ledger, "toy", plan_key=str(declared.key))
     assert own.confirmation == []  # this toy run stopped at its plan
     assert own.verdicts == ()
     assert len(theirs.confirmation) == 12

@@ -101,6 +101,18 @@ BROUGHT_IN: list[tuple[str, str, Any]] = [
     ("llama_like", "arch.modules.trunk.mix_unit.mixer.stencils", [{"kind": "ring", "block": 16}]),
     ("llama_like", "arch.modules.trunk.depth_router", {"top_k": 1}),
     ("llama_like", "arch.embedding.pos", {"kind": "sinusoidal"}),
+    # An encoder that reads another: the first of the two may be causal as well.
+    (
+        "free_transformer",
+        "arch.pipeline",
+        [
+            {"name": "lower", "module": "lower"},
+            {"name": "first", "module": "encoder", "mode": "encoder", "inputs": [], "mem_from": "lower"},
+            {"name": "encoder", "module": "encoder", "mode": "encoder", "inputs": ["first"], "mem_from": "lower"},
+            {"name": "latent", "module": "latent", "inputs": ["encoder"]},
+            {"name": "upper", "module": "upper", "inputs": ["lower"]},
+        ],
+    ),
 ]
 
 
