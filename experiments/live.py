@@ -7,7 +7,6 @@ Nothing here changes a run.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from experiments.run_bar import RunBar
 
+if TYPE_CHECKING:
     from evolution.budget import Spent
     from evolution.result import Result
     from evolution.session import Request
@@ -34,8 +33,7 @@ class LiveView:
         from rich.console import Console
 
         self._console = Console(stderr=False, quiet=quiet, highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar = RunBar(self._console)
         self._lock = threading.Lock()
         self._best: float | None = None
         self._last_loss: float | None = None
@@ -54,7 +52,7 @@ class LiveView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_bar()
+        self._bar.stop()
 
     def listen(self, event: str, payload: Mapping[str, Any]) -> None:
         """Show one event; called from any thread."""
@@ -65,7 +63,7 @@ class LiveView:
 
     def finish(self, result: Result) -> None:
         """The verdict in words, and last the report's path."""
-        self._stop_bar()
+        self._bar.stop()
         from rich.text import Text
 
         out = self._console
@@ -117,7 +115,7 @@ class LiveView:
             f"{', '.join(request.confirmation_sizes)}, test split; promoted at p < {confirmation.alpha:g} and "
             f"at least {confirmation.least_effect:g} nats"
         )
-        self._start_bar(_expected_runs(request))
+        self._bar.start(_expected_runs(request))
         self._iterations = config.iterations
 
     def _on_precision(self, payload: Mapping[str, Any]) -> None:
@@ -133,9 +131,7 @@ class LiveView:
         self._from_ledger += bool(payload["recorded"])
         if outcome.status == "completed":
             self._last_loss = outcome.val_loss
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=1, status=self._status())
-        elif not payload["recorded"]:
+        if not self._bar.advance(self._status()) and not payload["recorded"]:
             now = time.monotonic()
             if now - self._last_line > 20:
                 self._last_line = now
@@ -204,28 +200,6 @@ class LiveView:
         best = "none yet" if self._best is None else f"{self._best:+.4f}"
         loss = "" if self._last_loss is None else f", last loss {self._last_loss:.3f}"
         return f"best gain {best}{loss}{_cost(self._spent)}"
-
-    def _start_bar(self, total: int) -> None:
-        if self._console.quiet or not sys.stdout.isatty():
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("runs"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[status]}"),
-            console=self._console,
-            transient=True,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task("runs", total=total, status="")
-
-    def _stop_bar(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 def _cost(spent: Spent | None) -> str:

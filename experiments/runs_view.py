@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from experiments.run_bar import RunBar
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -34,31 +32,16 @@ class RunsView:
         self._began = time.monotonic()
         self._last_line = self._began
         self._lock = threading.Lock()
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._bar = RunBar(self._console)
 
     def __enter__(self) -> RunsView:
-        if not self._console.quiet and sys.stdout.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("runs"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                TextColumn("{task.fields[status]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("runs", total=self._total, status="")
+        self._bar.start(self._total)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def listen(self, event: str, payload: Mapping[str, Any]) -> None:
         """Show one event; called from any thread."""
@@ -110,9 +93,7 @@ class RunsView:
         self._new += not payload["recorded"]
         ended = f"loss {outcome.val_loss:.4f}" if outcome.status == "completed" else outcome.status
         self._loss = f"{spec.size} seed {spec.seed}: {ended}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=1, status=self._loss)
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+        if not self._bar.advance(self._loss) and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             left = (self._total - self._done) * (self._last_line - self._began) / max(1, self._new)
             self.say(f"  {self._done} of {self._total} runs done, {self._loss}, about {left / 60:.0f} minutes left")
