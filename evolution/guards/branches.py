@@ -52,7 +52,15 @@ def check(subject: Subject) -> GuardReport:
     probe = _Probe(subject.with_module(module), decisions)
     with subject.in_double():
         one_sided = probe.one_sided()
-        for number, value in one_sided[:_MOST_DECISIONS]:
+        if len(one_sided) > _MOST_DECISIONS:
+            return GuardReport(
+                guard=NAME,
+                passed=False,
+                reason=f"{len(one_sided)} conditions come out one way in every ordinary call, and what is behind more "
+                f"than {_MOST_DECISIONS} cannot be looked at; decide less",
+                evidence={"one_sided": len(one_sided), "most": _MOST_DECISIONS},
+            )
+        for number, value in one_sided:
             report = probe.turn(number, value)
             if report is not None:
                 return report

@@ -107,3 +107,12 @@ def test_a_sweep_meets_every_remainder_and_every_third_of_a_magnitude() -> None:
         assert not sweeps.check(narrow).passed
     gate = subject("return self.attend(q, k, v) * (1 + self.g)", "self.g = nn.Parameter(torch.zeros(n_heads, 1, 1))")
     assert sweeps.check(gate).passed
+
+
+def test_a_leak_cannot_hide_behind_more_decisions_than_are_looked_behind() -> None:
+    decoys = "\n".join(f"if q.shape[2] > {9_000 + n}:\n    v = v * {n}.0" for n in range(30))
+    leak = "if q.shape[2] == 7919:\n    v = v + v.mean(2, keepdim=True)"
+    report = branches.check(subject(f"{decoys}\n{leak}\nreturn self.attend(q, k, v)"))
+    assert not report.passed
+    assert "31 conditions" in report.reason
+    assert branches.check(subject("return self.attend(q, k, v)")).passed
