@@ -60,12 +60,11 @@ def find_model(model: str) -> ModelFile:
     Raises:
         EndpointError: server or model is not installed (the message names the command), or the file is no GGUF file.
     """
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise EndpointError(f"a local model needs llama.cpp's server, which is not installed; run: {INSTALL_SERVER}")
     if model == EMBEDDED:
         found = _embedded_file()
         if found is None:
             raise EndpointError(f"the embedded model is not installed; run: {INSTALL_MODEL}")
+        _require_server()
         return ModelFile(name=EMBEDDED_NAME, path=found)
     path = Path(model)
     if path.suffix != ".gguf":
@@ -77,7 +76,13 @@ def find_model(model: str) -> ModelFile:
         raise EndpointError(f"the model {model!r} cannot be read: {error.strerror or error}") from None
     if magic != _MAGIC:
         raise EndpointError(f"{model!r} is no GGUF file: it begins with {magic!r}, not {_MAGIC!r}")
+    _require_server()
     return ModelFile(name=path.stem, path=path.resolve())
+
+
+def _require_server() -> None:
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise EndpointError(f"a local model needs llama.cpp's server, which is not installed; run: {INSTALL_SERVER}")
 
 
 def _embedded_file() -> Path | None:

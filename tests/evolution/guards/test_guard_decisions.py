@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from evolution.guards import branches, sweeps
@@ -95,6 +96,7 @@ def test_lengths_are_named_by_the_text() -> None:
     assert named_lengths("a = 2\nb = 100\nc = 5000\nd = True\ne = 7.0") == [100, 101, 99]
 
 
+@pytest.mark.slow
 def test_a_sweep_meets_every_remainder_and_every_third_of_a_magnitude() -> None:
     for seed in range(4):
         odd = subject("return self.attend(q, k, v) + max(0, q.shape[2] % 9 - 7) * v.roll(-1, 2)", seed=seed)

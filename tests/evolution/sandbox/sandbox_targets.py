@@ -151,7 +151,8 @@ def fill_disk(folder):
                 file.write(b"x" * (1 << 20))
                 file.flush()
     time.sleep(60 if folder else 0)
-    return sum(entry.stat().st_size for entry in os.scandir(folder or os.getcwd()))
+    # A checkout below /tmp is mounted there, so that a scratch folder in /tmp may hold folders that nobody wrote.
+    return sum(entry.stat().st_size for entry in os.scandir(folder or os.getcwd()) if entry.is_file())
 
 
 def fill_disk_with_a_deleted_file(folder):
@@ -484,9 +485,10 @@ def allocate_tensor(n_bytes):
 
 def write_bytecode(_):
     """Import a module that lies in scratch and look for a cache of it."""
+    before = set(os.listdir("."))
     with open("fresh_module.py", "w") as file:
         file.write("value = 1\n")
     sys.path.insert(0, os.getcwd())
     import fresh_module
 
-    return {"value": fresh_module.value, "files": sorted(os.listdir("."))}
+    return {"value": fresh_module.value, "files": sorted(set(os.listdir(".")) - before)}

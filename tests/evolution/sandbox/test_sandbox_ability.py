@@ -39,7 +39,7 @@ CONFINED = textwrap.dedent(
         result = sandbox.call("sandbox_targets:write_file", "kept", limits=limits, scratch=scratch)
         said["kept"] = (scratch / "kept").read_text()
         result = sandbox.call("sandbox_targets:write_file", HERE + "/intruder", limits=limits)
-        said["intruder"] = [result.status, result.error]
+        said["intruder"] = [result.status, os.path.exists(HERE + "/intruder")]
         result = sandbox.call("sandbox_targets:sleep", 60, limits=Limits(seconds=0.3))
         said["sleep"] = [result.status, None]
     import shutil
@@ -68,7 +68,8 @@ def test_an_ordinary_user_is_confined_as_well(needs_namespaces):
     assert said["bomb_with_forks"][0] == "killed"
     assert {name: int(value, 16) for name, value in said["capabilities"][1].items()}["CapEff"] == 0
     assert said["kept"] == "was here"
-    assert said["intruder"] == ["raised", "OSError"]
+    # Below /tmp the folder is a mount point in the worker's own scratch: writing there reaches nothing outside.
+    assert said["intruder"] == ["returned" if str(HERE).startswith("/tmp/") else "raised", False]
     assert said["sleep"][0] == "timed_out"
 
 

@@ -139,6 +139,7 @@ def wiring_values(subject: Architecture, path: tuple[Any, ...], field: str) -> l
     return [["embedding"], *([name] for name in names)] if field == "inputs" else [None, *names]
 
 
+@pytest.mark.slow
 def test_every_field_is_alive() -> None:
     waiting = set(all_fields())
     for subject in subjects():
