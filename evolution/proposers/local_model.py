@@ -61,10 +61,10 @@ def find_model(model: str) -> ModelFile:
         EndpointError: server or model is not installed (the message names the command), or the file is no GGUF file.
     """
     if model == EMBEDDED:
+        _require_server()
         found = _embedded_file()
         if found is None:
             raise EndpointError(f"the embedded model is not installed; run: {INSTALL_MODEL}")
-        _require_server()
         return ModelFile(name=EMBEDDED_NAME, path=found)
     path = Path(model)
     if path.suffix != ".gguf":
